@@ -1,0 +1,178 @@
+"""One address that takes events: a sink's or a dead-letter sink's. Performs single tries; decides nothing.
+
+Keeps what all deliveries to it share: certificates, token, what it did with other events, and whether it is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from . import __version__
+from .binding import public_url
+from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, reaction
+from .errors import NoAnswer, TransportError
+from .http_binding import encode
+from .tls import Trust
+from .transport import Post
+
+if TYPE_CHECKING:
+    from .binding import SinkBinding
+    from .event import CloudEvent
+    from .transport import Transport
+
+OIDC_TOKEN: Final = Path("/oidc/token")
+"""Where a SinkBinding mounts the token for its sink (contract/core.md 3.2)."""
+
+_log = logging.getLogger(__name__)
+_TOKEN: Final = re.compile(r"[!-~]{1,16384}")
+_CHECK_SECONDS: Final = 1.0
+_SECRET_LENGTH: Final = 4  # what is shorter is no secret, and blanking it would garble every answer
+
+
+class TokenFile:
+    """A bearer token in a file that is renewed under us. No path, or no file there: no token."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._checked = float("-inf")
+        self._stamp: tuple[int, int] | None = None
+        self._token = ""
+
+    def token(self, now: float, *, force: bool = False) -> str:
+        """The token as it is now; the file is looked at once a second at most, unless ``force``."""
+        if self._path is not None and (force or now - self._checked >= _CHECK_SECONDS):
+            self._checked = now
+            try:
+                facts = self._path.stat()
+                stamp = (facts.st_mtime_ns, facts.st_ino)
+                if force or stamp != self._stamp:
+                    self._stamp, self._token = stamp, self._read(self._path)
+            except OSError:
+                self._stamp, self._token = None, ""
+        return self._token
+
+    def _read(self, path: Path) -> str:
+        token = path.read_text(encoding="utf-8", errors="replace").strip()
+        if token and not _TOKEN.fullmatch(token):
+            _log.warning("the token file holds no token; sending without", extra={"path": str(path)})
+            return ""
+        return token
+
+
+class Address:
+    """Where POSTs go: a resolved binding with its certificates and its token."""
+
+    def __init__(
+        self,
+        binding: SinkBinding,
+        transport: Transport,
+        *,
+        token_file: Path | None = OIDC_TOKEN,
+        structured: bool = False,
+        percent: bool = False,
+        trust: Trust | None = None,
+    ) -> None:
+        self.url = binding.sink
+        self.shown = public_url(binding.sink)
+        self.facts = SinkFacts()
+        self.up = True
+        self.down_reason = ""
+        self.down_since = 0.0
+        self._held = False
+        query = binding.sink.partition("?")[2]
+        self._query_values = tuple(part.rpartition("=")[2] for part in query.split("&"))
+        self._transport = transport
+        self._token = TokenFile(token_file)
+        self._structured = structured
+        self._percent = percent
+        self._secure = binding.sink.lower().startswith("https:")
+        self._trust = trust or Trust(binding.ca_certs)
+        own = [(b"user-agent", b"wellhead/" + __version__.encode())]
+        if binding.namespace:
+            own.append((b"kn-namespace", binding.namespace.encode()))
+        self._own_headers = tuple(own)
+
+    def encode(self, event: CloudEvent) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+        """Headers and body of ``event``, the same for all its tries; the token is added at each."""
+        headers, body = encode(event, structured=self._structured, percent=self._percent)
+        return (*self._own_headers, *headers), body
+
+    async def attempt(
+        self, headers: tuple[tuple[bytes, bytes], ...], body: bytes, *, timeout: float | None, fresh: bool
+    ) -> Outcome:
+        """One try. Never raises for what the sink or the network does."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        token = self._token.token(started)
+        if token:
+            headers = (*headers, (b"authorization", b"Bearer " + token.encode()))
+        try:
+            tls = self._trust.context() if self._secure else None
+            outcome: Outcome = await self._transport.post(
+                Post(url=self.url, headers=headers, body=body, timeout=timeout, tls=tls, fresh=fresh)
+            )
+        except TransportError as error:
+            outcome = Unanswered(error.why, error.detail)
+        except ssl.SSLError as error:
+            outcome = Unanswered(NoAnswer.TLS, str(error))
+        outcome = self._without_secrets(outcome, token)
+        self._note(outcome, started, loop.time())
+        return outcome
+
+    def note_refused(self) -> None:
+        """An event was refused for good: one more in a row, which the brake counts."""
+        self.facts = SinkFacts(self.facts.accepted_started, self.facts.refused_in_a_row + 1)
+
+    def reread(self) -> None:
+        """Read certificates and token again before the next try: something about them may be wrong."""
+        self._trust.reread()
+        self._token.token(asyncio.get_running_loop().time(), force=True)
+
+    def _without_secrets(self, outcome: Outcome, token: str) -> Outcome:
+        """A sink may repeat what it was sent; its words go to logs, errors and dead letters."""
+        if not isinstance(outcome, Answered) or not outcome.body:
+            return outcome
+        body = outcome.body
+        for secret in (token, *self._query_values):
+            if len(secret) >= _SECRET_LENGTH:
+                body = body.replace(secret.encode(), b"***")
+        return replace(outcome, body=body)
+
+    def _note(self, outcome: Outcome, started: float, now: float) -> None:
+        kind = reaction(outcome)
+        if kind is Reaction.ACCEPT:
+            self.facts = SinkFacts(max(started, self.facts.accepted_started), 0)
+            if not self.up:
+                self.up = True
+                _log.info(
+                    "sink is up again", extra={"sink": self.shown, "down_seconds": round(now - self.down_since, 3)}
+                )
+        elif kind is not Reaction.REFUSE and self.facts.accepted_started < started and not _stale(outcome):
+            self._note_down(outcome, now, held=kind is Reaction.HOLD)
+
+    def _note_down(self, outcome: Outcome, now: float, *, held: bool) -> None:
+        self.down_reason = describe(outcome)
+        if self.up or (held and not self._held):  # once when it goes down, and once more when it needs a person
+            level = logging.ERROR if held else logging.WARNING
+            _log.log(level, "sink is down", extra={"sink": self.shown, "reason": self.down_reason})
+            self._held = held
+        if self.up:
+            self.up, self.down_since = False, now
+
+
+def describe(outcome: Outcome) -> str:
+    """An outcome in words for people, with the first of what the sink answered."""
+    if isinstance(outcome, Answered) and outcome.body:
+        said = outcome.body[:200].decode("utf-8", "replace")
+        return f"{outcome}: {ascii(said)[1:-1]}"
+    return str(outcome)
+
+
+def _stale(outcome: Outcome) -> bool:
+    return isinstance(outcome, Unanswered) and outcome.why is NoAnswer.STALE

@@ -1,0 +1,117 @@
+"""The exceptions of Wellhead, one tree. Facts are attributes; prose is for people.
+
+WellheadError
+├── InvalidEvent (ValueError)      an event was to be built that CloudEvents forbids
+├── DecodeError (ValueError)       what came over HTTP is no event we can read
+│   ├── NotAnEvent                   nothing in it says CloudEvent (HTTP 415)
+│   └── MalformedEvent               it says so and breaks the rules (HTTP 400)
+├── ConfigError (ValueError)       flags, variables or files are wrong; holds every problem at once
+├── TransportError                 a try ended without an answer
+└── DeliveryError                  neither the sink nor the dead-letter sink accepted an event
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class WellheadError(Exception):
+    """Every exception this library raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with what somebody gave us: which thing, and the rule it breaks.
+
+    ``where`` is the attribute, variable, flag or path; ``what`` quotes the value (never a secret) and the rule.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class _Problems(WellheadError, ValueError):
+    """An error that carries every problem found, not just the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+class InvalidEvent(_Problems):
+    """An event that CloudEvents 1.0 forbids was to be built; nothing was built."""
+
+
+class DecodeError(_Problems):
+    """What was received cannot be read as an event. ``status`` is the HTTP status to answer with."""
+
+    status = 400
+
+
+class NotAnEvent(DecodeError):
+    """Neither ``ce-specversion`` nor a CloudEvents media type, or a specversion nobody speaks."""
+
+    status = 415
+
+
+class MalformedEvent(DecodeError):
+    """It claims to be an event, and breaks the rules of CloudEvents or of JSON."""
+
+
+class ConfigError(_Problems):
+    """The configuration is wrong; ``problems`` names every variable, flag or file at fault."""
+
+
+class NoAnswer(enum.Enum):
+    """Why a try ended without an HTTP answer (the values are the words of metrics and logs)."""
+
+    CONNECT = "connect"  # no connection: refused, unreachable, name not found
+    TLS = "tls"  # the handshake failed: certificate, host name, protocol
+    TIMEOUT = "timeout"  # the try took longer than it may
+    RESET = "reset"  # the connection broke before the answer was complete
+    STALE = "stale"  # a kept-alive connection was closed under us before a byte of the answer came
+    PROTOCOL = "protocol"  # what came back is not HTTP
+
+
+class TransportError(WellheadError):
+    """A try ended without an answer. Whether the sink took the event is unknown unless ``why`` is CONNECT or TLS."""
+
+    def __init__(self, why: NoAnswer, detail: str) -> None:
+        self.why = why
+        self.detail = detail
+        super().__init__(f"{why.value}: {detail}")
+
+
+class Loss(enum.Enum):
+    """How an event ended that no sink accepted (the values are label values of metrics)."""
+
+    REFUSED = "refused"  # the sink said no to the event itself
+    POISON = "poison"  # retried for so long while the sink accepted others
+    EXHAUSTED = "exhausted"  # the given number of retries is used up
+    EXPIRED = "expired"  # its deadline passed
+    FENCED = "fenced"  # its fence was closed
+    STOPPED = "stopped"  # the program's grace ended first
+
+
+class DeliveryError(WellheadError):
+    """Neither the sink nor the dead-letter sink accepted the event. It has been counted and logged.
+
+    ``loss`` says how it ended; ``last`` is the last answer or failure in words; ``tries`` counts the tries on the
+    wire. ``maybe_accepted`` is true where the last try ended without an answer, so that the sink may hold the event.
+    """
+
+    def __init__(self, *, event_id: str, loss: Loss, last: str, tries: int, maybe_accepted: bool) -> None:
+        self.event_id = event_id
+        self.loss = loss
+        self.last = last
+        self.tries = tries
+        self.maybe_accepted = maybe_accepted
+        super().__init__(f"event {event_id} {loss.value} after {tries} tries; last: {last}")

@@ -1,0 +1,159 @@
+"""Hosts any number of sources in one process, each with its own sink, coming and going while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .address import OIDC_TOKEN, Address
+from .delivery import Policy
+from .sink import HttpSink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from .adapter import Adapter
+    from .binding import SinkBinding
+    from .clock import Clock
+    from .transport import Transport
+
+_log = logging.getLogger(__name__)
+_SETTLE_SECONDS: Final = 5.0
+
+
+@dataclass(slots=True)
+class _Source:
+    task: asyncio.Task[None]
+    ready: asyncio.Event
+
+
+class Host:
+    """Runs (adapter, sink) pairs over one shared transport, and owns what is in flight for all of them.
+
+    An adapter for many sources at once (a cluster-wide PingSource) opens a sink for each by `open_sink` and is itself
+    started once; `wellhead run` starts one pair a document.
+    """
+
+    def __init__(self, transport: Transport, clock: Clock) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._sources: dict[str, _Source] = {}
+        self._sinks: dict[str, HttpSink] = {}
+        self._ended = asyncio.Event()
+        self.failure: BaseException | None = None
+        self.undelivered = 0
+        self.stopping = False
+        self.starting = False
+        """Whether sources are still to come, so that the host as a whole is not ready."""
+
+    def open_sink(
+        self,
+        name: str,
+        binding: SinkBinding,
+        *,
+        policy: Policy = Policy(),  # noqa: B008 - frozen
+        dead_letter: SinkBinding | None = None,
+        token_file: Path = OIDC_TOKEN,
+        structured: bool = False,
+        percent: bool = False,
+    ) -> HttpSink:
+        """A sink for the source ``name``, which must have none. Costs no connection, task or timer until used.
+
+        The token is the sink's: a dead-letter sink elsewhere never sees it.
+        """
+        if name in self._sinks:
+            raise ValueError(f"a source named {name} has a sink already")
+
+        def address(to: SinkBinding, token: Path | None) -> Address:
+            return Address(to, self._transport, token_file=token, structured=structured, percent=percent)
+
+        sink = HttpSink(
+            binding,
+            address(binding, token_file),
+            clock=self._clock,
+            policy=policy,
+            dead_letter=address(dead_letter, None) if dead_letter is not None else None,
+        )
+        self._sinks[name] = sink
+        return sink
+
+    async def close_sink(self, name: str, grace: float) -> None:
+        """Let the deliveries of ``name`` end within ``grace`` seconds, and forget its sink and counters."""
+        self.undelivered += await self._sinks[name].drain(grace)
+        del self._sinks[name]
+
+    def start(self, name: str, adapter: Adapter, sink: HttpSink) -> None:
+        """Run ``adapter`` until it ends, fails, or is stopped. ``name`` must not be running."""
+        if name in self._sources:
+            raise ValueError(f"a source named {name} runs already")
+        ready = asyncio.Event()
+        task = asyncio.create_task(self._run(name, adapter, sink, ready), name=f"source {name}")
+        task.add_done_callback(lambda _: self._ended.set())  # not in `_run`: a task cancelled early never enters it
+        self._sources[name] = _Source(task, ready)
+
+    async def stop(self, name: str, grace: float) -> None:
+        """Stop one source: cancel its intake, settle its deliveries within ``grace`` seconds, forget it."""
+        source = self._sources.pop(name)
+        await _cancel({source.task}, grace)
+        if name in self._sinks:
+            await self.close_sink(name, grace)
+
+    async def ready(self, name: str) -> None:
+        """Return when the source ``name`` has called ready."""
+        await self._sources[name].ready.wait()
+
+    async def wait(self) -> None:
+        """Return when every source has ended, or one has failed (`failure`)."""
+        while self.failure is None and any(not source.task.done() for source in self._sources.values()):
+            self._ended.clear()
+            await self._ended.wait()
+
+    async def drain(self, grace: float) -> None:
+        """Stop every source and settle what is in flight, all within ``grace`` seconds. `undelivered` tells the rest."""
+        self.stopping = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace
+        await _cancel({source.task for source in self._sources.values()}, grace)
+        left = max(0.0, until - loop.time())
+        ended = await asyncio.gather(*(sink.drain(left) for sink in self._sinks.values()))
+        self.undelivered += sum(ended)
+
+    def not_ready(self) -> tuple[str, ...]:
+        """The names of sources that run and have not called ready."""
+        if self.starting:
+            return ("starting",)
+        return tuple(
+            name for name, source in self._sources.items() if not source.ready.is_set() and not source.task.done()
+        )
+
+    def sinks(self) -> Mapping[str, HttpSink]:
+        """Every open sink by its source's name."""
+        return self._sinks
+
+    async def _run(self, name: str, adapter: Adapter, sink: HttpSink, is_ready: asyncio.Event) -> None:
+        def ready() -> None:
+            is_ready.set()
+            _log.info("source is ready", extra={"source_name": name})
+
+        try:
+            await adapter.run(sink, ready)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place: whatever leaves an adapter ends the program, and is told
+            _log.exception("source failed", extra={"source_name": name})
+            self.failure = error
+
+
+async def _cancel(tasks: set[asyncio.Task[None]], grace: float) -> None:
+    """Cancel and wait; a task that does not end within the grace and some seconds is left, and told of."""
+    running = {task for task in tasks if not task.done()}
+    for task in running:
+        task.cancel()
+    if not running:
+        return
+    _, stuck = await asyncio.wait(running, timeout=grace + _SETTLE_SECONDS)
+    for task in stuck:
+        _log.error("source does not stop", extra={"task": task.get_name()})

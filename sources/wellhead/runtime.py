@@ -1,0 +1,282 @@
+"""From environment and flags to a running program: config → sink → adapter → drain → exit code. Knows no adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from .binding import Destination, MappedRefs, SinkBinding, resolve
+from .clock import SystemClock
+from .env import Collector, parse_flags, settings
+from .errors import ConfigError, Loss, Problem
+from .health import Health
+from .help import help_screen
+from .host import Host
+from .log import LogLevel, configure
+from .settings import DeliverySettings, EventMode, HeaderValues, ProcessSettings, SinkSettings
+from .transport import AiohttpTransport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from .adapter import AdapterClass
+
+ConfigT = TypeVar("ConfigT")
+_log = logging.getLogger(__name__)
+_LINE_CHARACTERS = 500
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of every program. A second signal exits at once with 128 + its number."""
+
+    DONE = 0
+    """Stopped on request or the source ended, and nothing in hand was lost."""
+    FAILED = 1
+    """The adapter failed; the log says why."""
+    CONFIG = 2
+    """Flags, variables or files are wrong, or a port is taken; nothing was started."""
+    UNDELIVERED = 3
+    """It ended with events that no sink had accepted; they are logged and counted."""
+
+
+def main(
+    adapter_class: AdapterClass[ConfigT],
+    name: str,
+    *,
+    arguments: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run one adapter as a program and return its exit code (`Exit`): the body of every ``__main__.py``.
+
+    ``name`` is the kind, as in ``wellhead NAME``. Arguments default to ``sys.argv[1:]``, the environment to
+    ``os.environ``. Words that belong to no flag are ignored, as Knative's programs do.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    environment = os.environ if environment is None else environment
+    configs = (adapter_class.Config, SinkSettings, DeliverySettings, ProcessSettings)
+    if any(word in ("-h", "-help", "--help") for word in arguments):
+        return say(help_screen(f"wellhead {name}", adapter_class.__doc__ or "", configs))
+    flags = parse_flags(arguments, [known for config in configs for known in settings(config)])
+    wins = getattr(adapter_class, "environment_wins", False)
+    collector = Collector(environment, flags, environment_wins=wins)
+    config = collector.read(adapter_class.Config)
+    to, delivery, process = (
+        collector.read(SinkSettings),
+        collector.read(DeliverySettings),
+        collector.read(ProcessSettings),
+    )
+    if not collector.given("sink", "K_SINK", "SINK"):
+        collector.problems.append(NO_SINK)
+    try:
+        collector.check()
+        assert config is not None and to is not None and delivery is not None and process is not None  # noqa: S101, PT018
+        adapter = adapter_class(config)
+    except ConfigError as error:
+        return report(f"wellhead {name}", error.problems)
+    configure_log(process, collector.warnings)
+    port = process.health_port if process.health_port is not None else getattr(adapter_class, "health_port", 0)
+
+    @asynccontextmanager
+    async def compose(host: Host) -> AsyncIterator[None]:
+        binding, dead_letter = await bindings(to, delivery, process)
+        sink = host.open_sink(
+            process.name or name,
+            binding,
+            policy=delivery.policy(),
+            dead_letter=dead_letter,
+            token_file=to.token_file,
+            structured=to.mode is EventMode.STRUCTURED,
+            percent=to.headers is HeaderValues.PERCENT_ENCODE,
+        )
+        host.start(process.name or name, adapter, sink)
+        yield
+
+    return run(compose, process, health_port=port, program=f"wellhead {name}")
+
+
+NO_SINK = Problem(
+    "K_SINK",
+    "is not set, nor SINK, nor --sink: say where events go, as in SINK=http://localhost:8080"
+    " (`wellhead display` shows events there)",
+)
+
+
+Compose: TypeAlias = "Callable[[Host], AbstractAsyncContextManager[None]]"
+"""Starts a program's sources on its host when entered; when left, after the drain, closes what it opened."""
+
+
+def run(
+    compose: Compose,
+    process: ProcessSettings,
+    *,
+    health_port: int = 0,
+    program: str = "wellhead",
+    until_signal: bool = False,
+) -> int:
+    """Host what ``compose`` starts until every source has ended, one has failed, or a signal comes; drain.
+
+    Returns the exit code. ``compose`` is entered once, in the running loop; a `ConfigError` it raises is reported
+    like any other wrong setting. With ``until_signal`` a host without sources goes on as well.
+    """
+    try:
+        return asyncio.run(_run(compose, process, health_port, until_signal=until_signal))
+    except ConfigError as error:
+        return report(program, error.problems)
+    finally:
+        _let_go_of_output()
+
+
+async def bindings(
+    to: SinkSettings, delivery: DeliverySettings, process: ProcessSettings
+) -> tuple[SinkBinding, SinkBinding | None]:
+    """The bindings of the sink and the dead-letter sink, ``ref``s resolved. Raises `ConfigError`."""
+    resolver = MappedRefs(to.refs)
+
+    async def bind(destination: Destination) -> SinkBinding:
+        found = await resolve(destination, resolver)
+        return SinkBinding(
+            sink=found.url,
+            ca_certs="\n".join(filter(None, (to.ca_certs, found.ca_certs))),
+            audience=to.audience or found.audience,
+            overrides=to.overrides,
+            namespace=process.namespace,
+        )
+
+    if to.sink is None:
+        raise ConfigError([NO_SINK])
+    dead_letter = await bind(delivery.dead_letter_sink) if delivery.dead_letter_sink is not None else None
+    return await bind(to.sink), dead_letter
+
+
+def say(text: str) -> int:
+    """Print what was asked for; the exit code. A reader that has seen enough (``| head``) is no error."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text)
+    _let_go_of_output()
+    return Exit.DONE
+
+
+def report(program: str, problems: Sequence[Problem]) -> int:
+    """Say on stderr everything that is wrong, a line each; the exit code."""
+    noun = "problem" if len(problems) == 1 else "problems"
+    print(f"{program}: {len(problems)} {noun} in the configuration (--help lists every setting)", file=sys.stderr)
+    for problem in problems:
+        print(f"  {_printable(str(problem))}", file=sys.stderr)
+    return Exit.CONFIG
+
+
+def _printable(line: str) -> str:
+    """``line`` for a terminal: what a stranger put into a flag's name neither moves its cursor nor fills it."""
+    shown = line if line.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    return shown if len(shown) <= _LINE_CHARACTERS else f"{shown[:_LINE_CHARACTERS]}…"
+
+
+def configure_log(process: ProcessSettings, warnings: Sequence[Problem]) -> None:
+    """Set up logging as the settings say, and tell of those that were broken without being fatal."""
+    logging.raiseExceptions = False  # a log reader that goes away must not end the program
+    configure(process.log_level or process.logging_config or LogLevel.INFO, process.log_format)
+    for problem in warnings:
+        _log.warning(
+            "a setting is broken and its default applies", extra={"setting": problem.where, "rule": problem.what}
+        )
+
+
+def _let_go_of_output() -> None:
+    """What is left for a reader that went away goes nowhere; else Python would end with 120, whatever `main` returns."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, until_signal: bool) -> int:
+    transport = AiohttpTransport()
+    host = Host(transport, SystemClock())
+    host.starting = True
+    health = Health(host)
+    try:
+        await _start_health(health, process, health_port)
+        stop = _on_signals()
+        async with compose(host):
+            host.starting = False
+            await _until_over(host, stop, until_signal=until_signal)
+            # A source that ends by itself (one-shot) is asked about all its events, not only those of the drain.
+            lost_before = _lost(host) if stop.is_set() else 0
+            await host.drain(process.grace.total_seconds())
+    finally:
+        await health.stop()
+        await transport.aclose()
+    return _exit_code(host, _lost(host) - lost_before)
+
+
+async def _until_over(host: Host, stop: asyncio.Event, *, until_signal: bool) -> None:
+    told = asyncio.create_task(stop.wait(), name="wait for a signal")
+    waits = {told}
+    if not until_signal:
+        waits.add(asyncio.create_task(_wait(host), name="wait for every source to end"))
+    _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+
+
+async def _wait(host: Host) -> Literal[True]:
+    await host.wait()
+    return True
+
+
+def _exit_code(host: Host, lost: int) -> int:
+    if host.failure is not None:
+        return Exit.FAILED
+    if host.undelivered:
+        _log.error("events in hand were not delivered within the grace", extra={"events": host.undelivered})
+    return Exit.UNDELIVERED if lost or host.undelivered else Exit.DONE
+
+
+def _lost(host: Host) -> int:
+    """How many events no sink accepted so far. A fenced one is the next owner's."""
+    return sum(
+        counters.refused + sum(number for reason, number in counters.dropped.items() if reason != Loss.FENCED.value)
+        for counters in (sink.counters for sink in host.sinks().values())
+    )
+
+
+async def _start_health(health: Health, process: ProcessSettings, port: int) -> None:
+    wanted = [("--health-port", process.health_address, port)] if port else []
+    if process.prometheus is not None:
+        wanted.append(("K_OBSERVABILITY_CONFIG", *process.prometheus))
+    for setting_name, host, number in wanted:
+        try:
+            bound = await health.start(host, number)
+        except OSError as error:
+            raise ConfigError(
+                [Problem(setting_name, f"cannot listen on {host or '*'}:{number}: {error.strerror}")]
+            ) from None
+        _log.info("probes and metrics are served", extra={"address": bound[0], "port": bound[1]})
+
+
+def _on_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told(number: signal.Signals) -> None:
+        if stop.is_set():
+            logging.shutdown()
+            os._exit(128 + number)
+        _log.info("stopping: no new events, deliveries end within the grace", extra={"signal": number.name})
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, number)
+    return stop

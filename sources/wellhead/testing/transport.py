@@ -1,0 +1,130 @@
+"""A `Transport` in memory, for tests of deliveries that need no HTTP: with looptime, hours of retries in a blink.
+
+Keeps the contract of the real one (tests/test_transport.py runs the same tests over both). No TLS, no names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from wellhead.delivery import Answered
+from wellhead.errors import NoAnswer, TransportError
+from wellhead.http_binding import decode
+from wellhead.transport import BODY_KEPT
+
+from .recorder import Answer, Behaviour, HalfAnswer, Hang, Reset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wellhead.event import CloudEvent
+    from wellhead.transport import Post
+
+
+class FakeTransport:
+    """Answers every POST 202, unless told else: the next ones by `then`, the rest by `always`.
+
+    ``latency`` gives the seconds that each takes. ``posts`` holds what came; ``events`` what was answered 2xx.
+    """
+
+    def __init__(self, *, latency: Callable[[], float] = lambda: 0.0) -> None:
+        self.posts: list[Post] = []
+        self.events: list[CloudEvent] = []
+        self.on_wire = 0
+        self.most_on_wire = 0
+        self._latency = latency
+        self._script: deque[Behaviour] = deque()
+        self._default: Callable[[Post], Behaviour] = lambda _: Answer()
+        self._kept: Counter[str] = Counter()
+        self._changed = asyncio.Condition()
+        self._closed = asyncio.Event()
+
+    @property
+    def tried(self) -> list[CloudEvent]:
+        """The events of all POSTs, in order, repeated as often as they came."""
+        return [event for post in self.posts for event in decode(post.headers, post.body)]
+
+    def then(self, *behaviours: Behaviour) -> None:
+        """Behave so at the next POSTs, one each; afterwards as `always` said."""
+        self._script.extend(behaviours)
+
+    def always(self, behaviour: Behaviour | Callable[[Post], Behaviour]) -> None:
+        """Behave so from now on, or as a function of the POST says."""
+        self._script.clear()
+        self._default = behaviour if callable(behaviour) else lambda _: behaviour
+
+    async def accepted(self, number: int) -> list[CloudEvent]:
+        """Wait until ``number`` events were accepted; they are returned."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.events) >= number)
+        return self.events[:number]
+
+    async def came(self, number: int) -> list[Post]:
+        """Wait until ``number`` POSTs came; they are returned."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.posts) >= number)
+        return self.posts[:number]
+
+    async def post(self, post: Post, /) -> Answered:
+        """See `wellhead.transport.Transport.post`."""
+        if self._closed.is_set():
+            raise TransportError(NoAnswer.CONNECT, "the transport is closed")
+        behaviour = self._script.popleft() if self._script else self._default(post)
+        reused = not post.fresh and self._kept[post.url] > 0
+        self._kept[post.url] -= reused
+        self.posts.append(post)
+        self.on_wire += 1
+        self.most_on_wire = max(self.most_on_wire, self.on_wire)
+        try:
+            await self._note()
+            async with asyncio.timeout(post.timeout):
+                answer = await self._unless_closed(behaviour, reused=reused)
+        except TimeoutError:
+            raise TransportError(NoAnswer.TIMEOUT, f"no answer within {post.timeout} s") from None
+        finally:
+            self.on_wire -= 1
+        self._kept[post.url] += isinstance(behaviour, Answer) and not (behaviour.close or post.fresh)
+        if 200 <= answer.status < 300:
+            self.events.extend(decode(post.headers, post.body))
+            await self._note()
+        return answer
+
+    async def aclose(self) -> None:
+        """See `wellhead.transport.Transport.aclose`."""
+        self._closed.set()
+
+    async def _unless_closed(self, behaviour: Behaviour, *, reused: bool) -> Answered:
+        closed = asyncio.create_task(self._closed.wait(), name="fake transport: until closed")
+        answer = asyncio.create_task(self._answer(behaviour, reused=reused), name="fake transport: a try")
+        try:
+            await asyncio.wait((closed, answer), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise TransportError(NoAnswer.RESET, "the transport was closed")
+            return answer.result()
+        finally:
+            closed.cancel()
+            answer.cancel()
+
+    async def _answer(self, behaviour: Behaviour, *, reused: bool) -> Answered:
+        await asyncio.sleep(self._latency())
+        if isinstance(behaviour, Answer):
+            if behaviour.until is not None:
+                await behaviour.until.wait()
+            return Answered(behaviour.status, _retry_after(behaviour), behaviour.body[:BODY_KEPT])
+        if isinstance(behaviour, Hang):
+            await asyncio.Event().wait()
+        if isinstance(behaviour, HalfAnswer) and behaviour.status is not None:
+            return Answered(behaviour.status)
+        if isinstance(behaviour, Reset | HalfAnswer):
+            raise TransportError(NoAnswer.STALE if reused else NoAnswer.RESET, "connection reset")
+        raise TransportError(NoAnswer.PROTOCOL, "not HTTP")
+
+    async def _note(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _retry_after(answer: Answer) -> str | None:
+    return next((value.decode() for name, value in answer.headers if name.lower() == b"retry-after"), None)

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trustme
+
+from wellhead.binding import Destination, Ref
+from wellhead.delivery import Backoff, OnExhausted, Policy
+from wellhead.env import Collector, known_names, parse_flags, read, settings
+from wellhead.errors import ConfigError
+from wellhead.log import LogFormat, LogLevel
+from wellhead.settings import (
+    KNATIVE_IGNORED,
+    DeliverySettings,
+    EventMode,
+    HeaderValues,
+    ProcessSettings,
+    SinkSettings,
+    listen_address,
+    prometheus_endpoint,
+)
+
+if TYPE_CHECKING:
+    from wellhead.env import Flags
+
+CONFIGS: Final = (SinkSettings, DeliverySettings, ProcessSettings)
+SINK: Final = "http://sink:8080/path"
+SECRET: Final = "hunter2"
+
+# Character by character what Knative's controllers write (contract/core.md 1, seen when they were run).
+OBSERVABILITY_NONE: Final = (
+    '{"tracing":{"protocol":"none"},"metrics":{"protocol":"none"},"runtime":{"profiling":"disabled",'
+    '"exportInterval":15000000000},"enableSinkEventErrorReporting":false}'
+)
+OBSERVABILITY_PROMETHEUS: Final = (
+    '{"tracing":{"protocol":"http/protobuf","endpoint":"http://jaeger-collector.observability:4318/v1/traces",'
+    '"samplingRate":0.1},"metrics":{"protocol":"prometheus","endpoint":":9092","exportInterval":60000000000},'
+    '"runtime":{"profiling":"enabled","exportInterval":15000000000},"enableSinkEventErrorReporting":true}'
+)
+LEADER_ELECTION: Final = (
+    '{"Component":"pingsource","Buckets":1,"LeaseDuration":60000000000,"RenewDeadline":40000000000,'
+    '"RetryPeriod":10000000000,"Identity":"","LeaseNamesPrefixMapping":null}'
+)
+CONTROLLERS_ENVIRONMENT: Final = {
+    "K_SINK": "http://event-display.default.svc.cluster.local",
+    "K_CE_OVERRIDES": '{"extensions":{"foo":"bar"}}',
+    "K_SINK_TIMEOUT": "-1",
+    "K_CA_CERTS": "",
+    "K_LOGGING_CONFIG": '{"zap-logger-config":"{\\"level\\":\\"info\\"}"}',
+    "K_OBSERVABILITY_CONFIG": OBSERVABILITY_PROMETHEUS,
+    "K_LEADER_ELECTION_CONFIG": LEADER_ELECTION,
+    "METRICS_DOMAIN": "knative.dev/eventing",
+    "NAMESPACE": "default",
+    "NAME": "heartbeats",
+}
+
+
+def all_flags(*arguments: str) -> Flags:
+    return parse_flags(arguments, [known for config in CONFIGS for known in settings(config)])
+
+
+def problems(env: dict[str, str], *arguments: str) -> list[str]:
+    collector = Collector(env, all_flags(*arguments))
+    for config in CONFIGS:
+        collector.read(config)
+    return list(map(str, collector.problems))
+
+
+# --- What Knative's controllers send
+
+
+def test_what_knatives_controllers_send_is_read_without_problem_or_warning() -> None:
+    collector = Collector(CONTROLLERS_ENVIRONMENT)
+    to, delivery, process = (
+        collector.read(SinkSettings),
+        collector.read(DeliverySettings),
+        collector.read(ProcessSettings),
+    )
+    collector.check()
+    assert collector.warnings == []
+    assert to is not None
+    assert to.sink == Destination(uri="http://event-display.default.svc.cluster.local")
+    assert to.overrides == {"foo": "bar"}
+    assert delivery is not None
+    assert delivery.policy() == Policy()
+    assert process is not None
+    assert (process.name, process.namespace, process.logging_config) == ("heartbeats", "default", LogLevel.INFO)
+    assert process.prometheus == ("", 9092)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_variable_that_is_empty_is_unset(config: type) -> None:
+    assert read(config, dict.fromkeys(known_names([config]), "")) == read(config, {})
+
+
+@pytest.mark.parametrize("text", ["{}", '{"extensions":null}', ""])
+def test_overrides_may_be_empty(text: str) -> None:
+    assert read(SinkSettings, {"K_CE_OVERRIDES": text}).overrides == {}
+
+
+@pytest.mark.parametrize("name", ["K_LOGGING_CONFIG", "K_OBSERVABILITY_CONFIG", "K_SINK_TIMEOUT"])
+def test_a_broken_knative_setting_is_a_warning_and_its_default_applies(name: str) -> None:
+    collector = Collector({name: "{broken"})
+    values = [collector.read(config) for config in CONFIGS]
+    collector.check()
+    assert values == [read(config, {}) for config in CONFIGS]
+    assert [warning.where for warning in collector.warnings] == [name]
+
+
+def test_no_setting_reads_what_knative_sends_and_asks_nothing_of_us() -> None:
+    assert set(KNATIVE_IGNORED).isdisjoint(known_names(CONFIGS))
+
+
+def test_each_flag_and_each_variable_belongs_to_one_setting() -> None:
+    flags = [known.flag for config in CONFIGS for known in settings(config) if known.flag]
+    names = list(known_names(CONFIGS))
+    assert (len(set(flags)), len(set(names))) == (len(flags), len(names))
+
+
+# --- The sink
+
+
+@pytest.mark.parametrize(
+    ("env", "arguments", "uri"),
+    [
+        ({"K_SINK": SINK}, [], SINK),
+        ({"SINK": SINK}, [], SINK),
+        ({"K_SINK": SINK, "SINK": "http://other"}, [], SINK),
+        ({"K_SINK": "", "SINK": SINK}, [], SINK),
+        ({}, ["--sink", SINK], SINK),
+        ({"K_SINK": "http://other"}, [f"-sink={SINK}"], SINK),
+    ],
+)
+def test_the_sink_is_k_sink_or_sink_or_the_flag(env: dict[str, str], arguments: list[str], uri: str) -> None:
+    assert read(SinkSettings, env, all_flags(*arguments)).sink == Destination(uri=uri)
+
+
+def test_a_sink_may_be_named_as_kn_does_and_said_where_it_is() -> None:
+    named = read(
+        SinkSettings, {"SINK": "ksvc:display:ns"}, all_flags("--ref", "display=http://a", "--ref", "b=http://b")
+    )
+    ref = Ref(kind="Service", name="display", namespace="ns", apiVersion="serving.knative.dev/v1")
+    assert (named.sink, named.refs) == (Destination(ref=ref), {"display": "http://a", "b": "http://b"})
+
+
+def test_without_a_sink_there_is_none_and_events_go_binary_and_raw() -> None:
+    to = read(SinkSettings, {})
+    assert (to.sink, to.mode, to.headers) == (None, EventMode.BINARY, HeaderValues.RAW)
+
+
+def test_every_wrong_setting_is_told_at_once() -> None:
+    env = {
+        "SINK": "nowhere",
+        "K_CE_OVERRIDES": '{"extensions":{"id":"x","a-b":"y"}}',
+        "EVENT_MODE": "batch",
+        "GRACE": "soon",
+    }
+    assert problems(env, "--retry=-1", "--header=raw") == [
+        "--header: no such flag; did you mean --headers?",
+        "SINK: 'nowhere' is not an absolute URL: it needs a scheme, as in http://host:port/path",
+        "K_CE_OVERRIDES: extensions.id: is an attribute of CloudEvents itself; an override sets extensions only",
+        "K_CE_OVERRIDES: extensions.'a-b': an extension's name consists of a-z and 0-9 only",
+        "EVENT_MODE: 'batch' is not one of binary, structured",
+        "--retry: '-1' is not a whole number from 0 to 2147483647",
+        "GRACE: 'soon' is not a duration such as 500ms, 5s or 1m30s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("K_SINK", f"http://user:{SECRET}@sink"),
+        ("K_SINK", f"http://user:{SECRET}/@sink"),
+        ("K_SINK", f"sink?token={SECRET}"),
+        ("DEAD_LETTER_SINK", f"http://user:{SECRET}@sink"),
+        ("SINK_REFS", f"name=http://user:{SECRET}@sink"),
+        ("K_CA_CERTS", f"-----BEGIN {SECRET}-----"),
+    ],
+)
+def test_no_secret_is_in_any_message(name: str, value: str) -> None:
+    found = problems({name: value})
+    assert [problem.partition(":")[0] for problem in found] == [name]
+    assert SECRET not in str(found)
+
+
+def test_no_secret_is_in_the_repr() -> None:
+    env = {"K_SINK": f"http://sink?token={SECRET}", "SINK_REFS": f"a=http://sink?token={SECRET}"}
+    assert SECRET not in repr(read(SinkSettings, env))
+    assert SECRET not in repr(read(DeliverySettings, {"DEAD_LETTER_SINK": f"http://sink?token={SECRET}"}))
+
+
+def test_certificates_are_checked_at_start_and_kept_out_of_the_repr() -> None:
+    pem = trustme.CA().cert_pem.bytes().decode()
+    to = read(SinkSettings, {"K_CA_CERTS": pem})
+    assert to.ca_certs == pem
+    assert "CERTIFICATE" not in repr(to)
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x00"])
+def test_a_path_holds_no_null(text: str) -> None:
+    assert problems({"OIDC_TOKEN_FILE": text}) == [f"OIDC_TOKEN_FILE: {text!a} is no path"]
+
+
+def test_the_token_file_is_the_one_that_a_sink_binding_mounts_unless_said_otherwise() -> None:
+    assert read(SinkSettings, {}).token_file == Path("/oidc/token")
+    assert read(SinkSettings, {"OIDC_TOKEN_FILE": "/run/token"}).token_file == Path("/run/token")
+
+
+# --- Delivery
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 30), ("-1", 30), ("-5", 30), ("0", None), ("1", 1), ("999", 999), ("x", 30), ("1.5", 30), ("9" * 30, 30)],
+)
+def test_k_sink_timeout_sets_the_time_of_a_try_0_is_none_and_minus_1_is_ours(text: str, seconds: int | None) -> None:
+    policy = read_tolerantly(text).policy()
+    assert policy.timeout == (None if seconds is None else timedelta(seconds=seconds))
+
+
+def read_tolerantly(sink_timeout: str) -> DeliverySettings:
+    delivery = Collector({"K_SINK_TIMEOUT": sink_timeout}).read(DeliverySettings)
+    assert delivery is not None
+    return delivery
+
+
+def test_delivery_settings_become_the_policy() -> None:
+    arguments = (
+        "--retry=0", "--backoff-policy=linear", "--backoff-delay=PT0.2S", "--retry-after-max=0", "--poison-after=2h",
+        "--on-exhausted=hold", "--sink-timeout=5",
+    )  # fmt: skip
+    assert read(DeliverySettings, {}, all_flags(*arguments)).policy() == Policy(
+        retries=0,
+        backoff=Backoff.LINEAR,
+        backoff_delay=timedelta(milliseconds=200),
+        retry_after_max=timedelta(),
+        timeout=timedelta(seconds=5),
+        poison_after=timedelta(hours=2),
+        on_exhausted=OnExhausted.HOLD,
+    )
+
+
+# --- The process
+
+
+def test_the_process_has_25_s_of_grace_and_logs_as_it_finds_best() -> None:
+    process = read(ProcessSettings, {})
+    assert (process.grace, process.log_level, process.log_format) == (timedelta(seconds=25), None, LogFormat.AUTO)
+    assert (process.health_port, process.health_address) == (None, "")
+
+
+@pytest.mark.parametrize("value", ["a b", "é", "x\n", "x" * 254])
+@pytest.mark.parametrize("name", ["NAME", "NAMESPACE"])
+def test_a_name_that_would_break_a_header_or_a_label_is_refused(name: str, value: str) -> None:
+    (problem,) = problems({name: value})
+    assert problem.endswith("holds characters that no Kubernetes name has")
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        (OBSERVABILITY_NONE, None),
+        (OBSERVABILITY_PROMETHEUS, ("", 9092)),
+        ("{}", None),
+        ('{"metrics":null}', None),
+        ('{"metrics":{"protocol":"grpc","endpoint":"x:1"}}', None),
+        ('{"metrics":{"protocol":"prometheus"}}', ("", 9092)),
+        ('{"metrics":{"protocol":"prometheus","endpoint":""}}', ("", 9092)),
+        ('{"metrics":{"protocol":"prometheus","endpoint":"127.0.0.1:9000"}}', ("127.0.0.1", 9000)),
+        ('{"metrics":{"protocol":"prometheus","endpoint":"::1:9000"}}', ("::1", 9000)),
+    ],
+)
+def test_knatives_observability_config_says_where_metrics_are_wanted(
+    text: str, endpoint: tuple[str, int] | None
+) -> None:
+    assert prometheus_endpoint(text) == endpoint
+
+
+@pytest.mark.parametrize("endpoint", ['"x"', '"x:"', '":0"', '":65536"', '":99999999999"', "5", '"a b:1"', '":٩"'])
+def test_a_metrics_endpoint_that_is_none_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match=r"^has a metrics endpoint that is not host:port$"):
+        prometheus_endpoint(f'{{"metrics":{{"protocol":"prometheus","endpoint":{endpoint}}}}}')
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "a.b-c.example"])
+def test_an_address_to_listen_on_is_a_name_or_an_ip_address(address: str) -> None:
+    assert listen_address(address) == address
+
+
+@pytest.mark.parametrize("address", ["a b", "é", "a..b", "http://h", "x" * 300, "[::1]", "a\n"])
+def test_an_address_that_nothing_can_listen_on_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"^is no host name and no IP address$"):
+        listen_address(address)
+
+
+def test_a_setting_that_is_wrong_ends_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"^HEALTH_PORT: '65536' is not a whole number from 0 to 65535$"):
+        read(ProcessSettings, {"HEALTH_PORT": "65536"})
