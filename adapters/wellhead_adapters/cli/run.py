@@ -1,0 +1,107 @@
+"""``wellhead run``: sources on this machine, without a cluster, into a sink or into the event display it opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Never, TypeAlias, cast
+
+from wellhead.binding import Destination
+from wellhead.env import Collector, Setting, boolean, integer, parse_flags, setting, settings
+from wellhead.errors import ConfigError, Problem
+from wellhead.help import help_screen
+from wellhead.runtime import bindings, configure_log, report, run, say
+from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
+
+from .display import DisplaySettings, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from wellhead.adapter import Adapter, AdapterClass
+    from wellhead.host import Host
+
+LoadAdapter: TypeAlias = "Callable[[], AdapterClass[Never]]"
+
+_PROGRAM = "wellhead run"
+_DEMO = {"heartbeat": {"POD_NAME": "demo", "POD_NAMESPACE": "laptop", "HEARTBEAT_PERIOD": "1s"}}
+_ABOUT = """Run sources on this machine, without a cluster.
+
+  wellhead run --demo          heartbeats travel over HTTP to the event display: printed in the
+                               terminal, and live on its page
+  wellhead run --demo --sink URL   the same heartbeats to a sink of yours
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What to run"""
+
+    demo: bool = setting(boolean, "a heartbeat each second", flag="demo", default=False, switch=True)
+    port: int | None = setting(
+        integer(0, 65535), "port of the event display; 0: a free one", flag="port", env="PORT", shown_default="8080"
+    )
+
+
+def flags() -> list[Setting[object]]:
+    """Every flag of ``wellhead run``."""
+    return [known for config in _CONFIGS for known in settings(config)]
+
+
+_CONFIGS = (RunSettings, SinkSettings, DeliverySettings, ProcessSettings)
+
+
+def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
+    """Run what the flags ask for until a signal; the exit code."""
+    if any(word in ("-h", "-help", "--help") for word in arguments):
+        return say(help_screen(_PROGRAM, _ABOUT, _CONFIGS))
+    collector = Collector(os.environ, parse_flags(arguments, flags()))
+    said, to = collector.read(RunSettings), collector.read(SinkSettings)
+    delivery, process = collector.read(DeliverySettings), collector.read(ProcessSettings)
+    if said is not None and not said.demo:
+        collector.problems.append(Problem("--demo", "is not given, and there is nothing else to run yet"))
+    if said is None or to is None or delivery is None or process is None or collector.problems:
+        return report(_PROGRAM, collector.problems)
+    configure_log(process, collector.warnings)
+
+    @asynccontextmanager
+    async def compose(host: Host) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            sink = to
+            if to.sink is None:
+                url = await stack.enter_async_context(_display(said.port))
+                sink = replace(to, sink=Destination(uri=url))
+                _welcome(url)
+            binding, dead_letter = await bindings(sink, delivery, process)
+            for name, environment in _DEMO.items():
+                source = host.open_sink(name, binding, policy=delivery.policy(), dead_letter=dead_letter)
+                host.start(name, _adapter(adapters[name](), environment), source)
+            yield
+
+    return run(compose, process, health_port=process.health_port or 0, program=_PROGRAM)
+
+
+@asynccontextmanager
+async def _display(port: int | None) -> AsyncIterator[str]:
+    """The event display on ``port``; where none was asked for, on 8080, or on a free one if that is taken."""
+    async with AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(serving(DisplaySettings(port=8080 if port is None else port)))
+        except ConfigError:
+            if port is not None:
+                raise
+            url = await stack.enter_async_context(serving(DisplaySettings(port=0)))
+        yield url
+
+
+def _adapter(adapter_class: AdapterClass[Never], environment: Mapping[str, str]) -> Adapter:
+    collector = Collector(environment)
+    config = collector.read(adapter_class.Config)
+    collector.check()
+    return adapter_class(cast("Never", config))
+
+
+def _welcome(url: str) -> None:
+    print(f"\n  Heartbeats arrive at {url}\n  Open it in a browser to see them live. Ctrl-C ends it.\n", flush=True)
