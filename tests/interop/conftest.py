@@ -1,0 +1,49 @@
+"""What is missing on this machine: in CI the run is red; elsewhere tests are skipped, and say aloud why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from tests.interop.peers import GoPeer, PeerMissing, build_peers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def peers() -> Path:
+    """The folder of the Go peers."""
+    try:
+        return build_peers()
+    except PeerMissing as error:
+        missing(f"NO GO PEER IS TESTED: {error}")
+
+
+@pytest.fixture
+def receiver(peers: Path) -> Iterator[GoPeer]:
+    """The Go SDK's receiver, which prints as Knative's event_display does."""
+    with GoPeer(peers / "receiver") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def knative_bin() -> Path:
+    """The folder of Knative's own programs. They may be missing anywhere: nobody publishes them as binaries."""
+    folder = os.environ.get("KNATIVE_BIN", "")
+    if not folder:
+        pytest.skip(
+            "KNATIVE'S OWN PROGRAMS ARE NOT TESTED: KNATIVE_BIN names no folder with heartbeats and event_display"
+        )
+    lacking = [name for name in ("heartbeats", "event_display") if not (Path(folder) / name).is_file()]
+    if lacking:
+        pytest.fail(f"KNATIVE_BIN={folder} lacks {', '.join(lacking)}")
+    return Path(folder)
