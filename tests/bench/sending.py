@@ -1,0 +1,72 @@
+"""A program: sends events through our `HttpSink`, so many at a time, and prints what that cost this process as JSON.
+
+The counterpart of ``sender -count`` in ``tests/interop/peers``: the same event, the same line of output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import sys
+import time
+from pathlib import Path
+
+from wellhead.binding import SinkBinding
+from wellhead.clock import SystemClock
+from wellhead.host import Host
+from wellhead.transport import AiohttpTransport
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench import sample
+
+
+async def send(sink_url: str, count: int, concurrency: int) -> dict[str, float]:
+    """Send ``count`` events; raises at the first one that is not accepted."""
+    transport = AiohttpTransport()
+    host = Host(transport, SystemClock())
+    sink = host.open_sink("bench", SinkBinding(sink=sink_url))
+    left = iter(range(count))
+
+    async def sender() -> None:
+        for _ in left:
+            await sink.send(sample.event())
+
+    begun, cpu = time.perf_counter(), time.process_time()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(concurrency):
+            tasks.create_task(sender(), name=f"sender {number}")
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
+    await host.drain(1.0)
+    await transport.aclose()
+    return {"events": count, "seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sink", required=True, help="URL of the sink")
+    parser.add_argument("--count", type=int, default=10_000, help="how many events")
+    parser.add_argument("--concurrency", type=int, default=1, help="how many at a time")
+    parser.add_argument("--profile", help="write a cProfile to this file")
+    parser.add_argument("--uvloop", action="store_true", help="on uvloop, where it is installed")
+    said = parser.parse_args()
+    factory = None
+    if said.uvloop:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        profile = cProfile.Profile() if said.profile else None
+        if profile is not None:
+            profile.enable()
+        figures = runner.run(send(said.sink, said.count, said.concurrency))
+        if profile is not None:
+            profile.disable()
+            profile.dump_stats(said.profile)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
