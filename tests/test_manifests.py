@@ -14,14 +14,23 @@ from wellhead.env import Collector, known_names, parse_flags, settings
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
+from wellhead_adapters.ping.config import PingConfig
 
 ROOT: Final = Path(__file__).parents[1]
 FILES: Final = sorted((ROOT / "manifests").rglob("*.y*ml"))
 COMMON: Final = (SinkSettings, DeliverySettings, ProcessSettings)
-CONFIGS: Final = {"heartbeat": (HeartbeatConfig, *COMMON), "display": (DisplaySettings, ProcessSettings)}
+CONFIGS: Final = {
+    "heartbeat": (HeartbeatConfig, *COMMON),
+    "display": (DisplaySettings, ProcessSettings),
+    "ping": (PingConfig, *COMMON),
+}
 IMAGE: Final = re.compile(r"wellhead/([a-z]+):(.+)")
 WORKLOADS: Final = ("Deployment", "ContainerSource", "Service")  # the last: Knative's
-PROBED: Final = {"heartbeat": ("/readyz", "/healthz"), "display": ("/healthz", "/healthz")}
+PROBED: Final = {
+    "heartbeat": ("/readyz", "/healthz"),
+    "display": ("/healthz", "/healthz"),
+    "ping": ("/readyz", "/healthz"),
+}
 INJECTED: Final = {"K_SINK": "http://event-display.ns.svc.cluster.local", "K_CE_OVERRIDES": ""}  # by a SinkBinding
 
 Document: TypeAlias = dict[str, Any]

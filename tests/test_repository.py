@@ -20,6 +20,7 @@ from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings
 from wellhead_adapters.cli.command import adapters
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.cli.run import RunSettings
+from wellhead_adapters.ping.preview import NextSettings
 
 ROOT: Final = Path(__file__).parents[1]
 PROGRAMS: Final = ROOT / "adapters/wellhead_adapters"
@@ -113,6 +114,7 @@ def test_a_command_in_a_readme_exists_with_its_flags(words: list[str]) -> None:
         **{kind: (load().Config, *COMMON) for kind, load in adapters().items()},
         "display": (DisplaySettings, ProcessSettings),
         "run": (RunSettings, *COMMON),
+        "next": (NextSettings,),
     }
     if command in configs:
         known = [setting for config in configs[command] for setting in settings(config)]

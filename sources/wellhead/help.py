@@ -18,9 +18,12 @@ _COLUMN = 34
 def help_screen(command: str, about: str, configs: Sequence[type]) -> str:
     """Everything a program can be told: its flags, the variable beside each, defaults; its own settings first."""
     blocks = [f"usage: {command} [flags]", inspect.cleandoc(about)]
+    seen: set[str] = set()
     for position, config in enumerate(configs):
         title = "Its own settings" if position == 0 else inspect.cleandoc(config.__doc__ or "").partition("\n")[0]
-        rows = [line for known in settings(config) for line in _rows(known)]
+        # A setting that an adapter has as its own (a ping's name) is told there, once.
+        rows = [line for known in settings(config) if known.source not in seen for line in _rows(known)]
+        seen |= {known.source for known in settings(config)}
         if rows:
             blocks.append("\n".join((f"{title}:", *rows)))
     blocks.append("Exit codes: 0 done, 1 failed, 2 wrong configuration, 3 ended with events undelivered.")

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
     from tests.interop.images import Container, Program
 
-TARGETS: Final = ("heartbeat", "display")
-STARTED: Final = {"heartbeat": "source is ready", "display": "the event display is open"}
-MODULE: Final = {"heartbeat": "wellhead_adapters.heartbeat.__main__", "display": "wellhead_adapters.cli"}
-PORT: Final = {"heartbeat": "HEALTH_PORT", "display": "PORT"}  # what moves the port that probes ask
+TARGETS: Final = ("heartbeat", "ping", "display")
+STARTED: Final = {"heartbeat": "source is ready", "ping": "source is ready", "display": "the event display is open"}
+MODULE: Final = {
+    "heartbeat": "wellhead_adapters.heartbeat.adapter",
+    "display": "wellhead_adapters.cli.command",
+    "ping": "wellhead_adapters.ping.adapter",
+}
+PORT: Final = {
+    "heartbeat": "HEALTH_PORT",
+    "ping": "HEALTH_PORT",
+    "display": "PORT",
+}  # what moves the port that probes ask
 
 START_SECONDS: Final = 30.0  # of a busy machine; a quiet one needs a fifth of one
 STOP_SECONDS: Final = 30.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Never, cast
+from typing import TYPE_CHECKING, Never, Protocol, cast
 
 from wellhead import __version__
 from wellhead.env import settings
@@ -17,7 +17,7 @@ from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 from . import display, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from wellhead.adapter import AdapterClass
     from wellhead.env import Setting
@@ -44,9 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run.main(rest, adapters())
     if command == "completion":
         return _completion(rest)
-    kinds = adapters()
+    kinds, further = adapters(), _commands()
+    if command in further:
+        return further[command]().main(rest)
     if command not in kinds:
-        return _unknown(command, [*kinds, *_OWN])
+        return _unknown(command, [*kinds, *further, *_OWN])
     try:
         adapter_class = kinds[command]()
     except ConfigError as error:
@@ -74,9 +76,29 @@ def adapters() -> dict[str, run.LoadAdapter]:
     return {name: loader(name) for name in sorted(found.names)}
 
 
+class Command(Protocol):
+    """What the entry point group ``wellhead.commands`` names: a command that an adapter adds beside itself.
+
+    Its docstring is its help, the first line in the overview.
+    """
+
+    @property
+    def Config(self) -> type:  # noqa: N802 - a class, held by a class
+        """Its settings."""
+
+    def main(self, arguments: Sequence[str], /) -> int:
+        """Do it; the exit code."""
+
+
+def _commands() -> dict[str, Callable[[], Command]]:
+    found = entry_points(group="wellhead.commands")
+    return {name: cast("Callable[[], Command]", found[name].load) for name in sorted(found.names)}
+
+
 def overview() -> str:
     """The first help screen."""
     rows = [(name, _about(load)) for name, load in adapters().items()]
+    commands = {name: (load().__doc__ or "").partition(".")[0] for name, load in _commands().items()} | _OWN
     return "\n".join(
         (
             "wellhead: event sources for Knative, Kubernetes and laptops. What happens outside becomes CloudEvents,",
@@ -91,7 +113,7 @@ def overview() -> str:
             *(f"  {name:<14}{about}" for name, about in rows),
             "",
             "Commands:",
-            *(f"  {name:<14}{about}" for name, about in _OWN.items()),
+            *(f"  {name:<14}{about}" for name, about in commands.items()),
             "",
             "wellhead SOURCE --help lists its flags, and the environment variable beside each.",
             "Exit codes: 0 done, 1 failed, 2 wrong configuration, 3 ended with events undelivered.",
@@ -121,6 +143,7 @@ def _completion(arguments: Sequence[str]) -> int:
         return Exit.CONFIG
     commands: list[tuple[str, Sequence[Setting[object]]]] = [
         *((name, _flags(load)) for name, load in adapters().items()),
+        *((name, settings(load().Config)) for name, load in _commands().items()),
         ("display", display.flags()),
         ("run", run.flags()),
         ("version", ()),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wellhead.display import Display
+from wellhead.display import Display, write_stdout
 from wellhead.env import Collector, Setting, boolean, integer, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.help import help_screen
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 async def serving(said: DisplaySettings) -> AsyncIterator[str]:
     """The display, serving; gives its URL. Raises `ConfigError` where the address cannot be listened on."""
     display = Display(
-        write=None if said.quiet else standard_output,
+        write=None if said.quiet else write_stdout,
         keep_events=said.keep,
         percent_decode=said.percent_decode,
         log_requests=said.log_requests,
@@ -106,9 +105,3 @@ async def serving(said: DisplaySettings) -> AsyncIterator[str]:
         yield url
     finally:
         await display.stop(5.0)
-
-
-def standard_output(text: bytes) -> None:
-    """Write the text of events whole, and at once."""
-    sys.stdout.buffer.write(text)
-    sys.stdout.buffer.flush()

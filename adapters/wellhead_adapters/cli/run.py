@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 LoadAdapter: TypeAlias = "Callable[[], AdapterClass[Never]]"
 
 _PROGRAM = "wellhead run"
-_DEMO = {"heartbeat": {"POD_NAME": "demo", "POD_NAMESPACE": "laptop", "HEARTBEAT_PERIOD": "1s"}}
+_DEMO = {
+    "heartbeat": {"POD_NAME": "demo", "POD_NAMESPACE": "laptop", "HEARTBEAT_PERIOD": "1s"},
+    "ping": {
+        "NAME": "demo",
+        "NAMESPACE": "laptop",
+        "PING_SCHEDULE": "*/5 * * * * *",
+        "PING_CONTENT_TYPE": "application/json",
+        "PING_DATA": '{"message":"a tick each five seconds"}',
+    },
+}
 _ABOUT = """Run sources on this machine, without a cluster.
 
   wellhead run --demo          heartbeats travel over HTTP to the event display: printed in the
@@ -39,7 +48,7 @@ _ABOUT = """Run sources on this machine, without a cluster.
 class RunSettings:
     """What to run"""
 
-    demo: bool = setting(boolean, "a heartbeat each second", flag="demo", default=False, switch=True)
+    demo: bool = setting(boolean, "a heartbeat each second, a tick each five", flag="demo", default=False, switch=True)
     port: int | None = setting(
         integer(0, 65535), "port of the event display; 0: a free one", flag="port", env="PORT", shown_default="8080"
     )
@@ -104,4 +113,7 @@ def _adapter(adapter_class: AdapterClass[Never], environment: Mapping[str, str])
 
 
 def _welcome(url: str) -> None:
-    print(f"\n  Heartbeats arrive at {url}\n  Open it in a browser to see them live. Ctrl-C ends it.\n", flush=True)
+    print(
+        f"\n  Heartbeats and ticks arrive at {url}\n  Open it in a browser to see them live. Ctrl-C ends it.\n",
+        flush=True,
+    )
