@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from .env import json_object
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -55,11 +57,11 @@ def level_of_logging_config(text: str, component: str = "") -> LogLevel:
 
     Raises ValueError with the rule; the caller goes on with its default, as Knative does (contract/core.md 1).
     """
-    config = _object(text)
+    config = json_object(text)
     named = config.get(f"loglevel.{component}") if component else None
     if named is None:
         zap = config.get("zap-logger-config")
-        named = _object(zap).get("level", "info") if isinstance(zap, str) and zap else "info"
+        named = json_object(zap).get("level", "info") if isinstance(zap, str) and zap else "info"
     word = str(named).lower()  # zap reads any case
     word = {"warning": "warn", "dpanic": "error", "panic": "error", "fatal": "error"}.get(word, word)
     try:
@@ -109,13 +111,3 @@ def _shown(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     plain = text.isprintable() and " " not in text and text != ""
     return text if plain else json.dumps(text, ensure_ascii=False)
-
-
-def _object(text: str) -> dict[str, object]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("is not a JSON object")
-    return parsed
