@@ -113,7 +113,7 @@ def test_a_hostile_command_is_told_of_in_one_printable_line(word: str, capsys: p
         (("display", "--port=65536"), "--port: '65536' is not a whole number from 0 to 65535"),
         (("display", "--quiet=maybe"), "--quiet: 'maybe' is not true or false"),
         (("display", "--address", "a b"), "--address: 'a b' is no host name and no IP address"),
-        (("run",), "--demo: is not given, and there is nothing else to run yet"),
+        (("run",), "-f: is not given, nor --demo: say what to run"),
         (("run", "--demo", "--sink=ftp://me:hunter2@h"), "--sink: 'ftp://h' has the scheme 'ftp'"),
         (("run", "--demo", "--sink=ksvc:show"), "sink.ref Service show: no API server to ask here"),
     ],
@@ -139,7 +139,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", {"heartbeat", "ping", "next", "display", "run", "version", "completion"}),
+        ("", {"heartbeat", "ping", "next", "display", "run", "validate", "version", "completion"}),
         ("h", {"heartbeat"}),
         ("heartbeat --per", {"--period"}),
         ("heartbeat --mode ", {"binary", "structured"}),

@@ -20,6 +20,7 @@ from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings
 from wellhead_adapters.cli.command import adapters
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.cli.run import RunSettings
+from wellhead_adapters.cli.validate import ValidateSettings
 from wellhead_adapters.ping.preview import NextSettings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -115,6 +116,7 @@ def test_a_command_in_a_readme_exists_with_its_flags(words: list[str]) -> None:
         "display": (DisplaySettings, ProcessSettings),
         "run": (RunSettings, *COMMON),
         "next": (NextSettings,),
+        "validate": (ValidateSettings,),
     }
     if command in configs:
         known = [setting for config in configs[command] for setting in settings(config)]

@@ -14,7 +14,7 @@ from wellhead.runtime import Exit, report, say
 from wellhead.runtime import main as run_adapter
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 
-from . import display, run
+from . import display, run, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 _OWN = {
     "display": "show the events that are sent to it: in the terminal, and live on a web page",
-    "run": "run sources on this machine, without a cluster: wellhead run --demo",
+    "run": "run sources on this machine, without a cluster: --demo, or Knative YAML by -f",
+    "validate": "say what is wrong with Knative YAML, offline: wellhead validate -f source.yaml",
     "version": "print the version",
     "completion": f"print a script for shell completion: {', '.join(SHELLS)}",
 }
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return display.main(rest)
     if command == "run":
         return run.main(rest, adapters())
+    if command == "validate":
+        return validate.main(rest, adapters())
     if command == "completion":
         return _completion(rest)
     kinds, further = adapters(), _commands()
@@ -146,6 +149,7 @@ def _completion(arguments: Sequence[str]) -> int:
         *((name, settings(load().Config)) for name, load in _commands().items()),
         ("display", display.flags()),
         ("run", run.flags()),
+        ("validate", validate.flags()),
         ("version", ()),
         ("completion", ()),
     ]

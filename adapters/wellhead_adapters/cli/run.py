@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,9 +17,12 @@ from wellhead.runtime import bindings, configure_log, report, run, say
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 
 from .display import DisplaySettings, serving
+from .fleet import Fleet, read_plan
+from .plan import World, images, paths
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
     from wellhead.adapter import Adapter, AdapterClass
     from wellhead.host import Host
@@ -41,6 +45,9 @@ _ABOUT = """Run sources on this machine, without a cluster.
   wellhead run --demo          heartbeats travel over HTTP to the event display: printed in the
                                terminal, and live on its page
   wellhead run --demo --sink URL   the same heartbeats to a sink of yours
+  wellhead run -f source.yaml  Knative YAML: PingSource, ContainerSource, SinkBinding with its workload;
+                               into --sink, else where the YAML says by uri or --ref maps its ref, else
+                               into the event display
 """
 
 
@@ -48,6 +55,22 @@ _ABOUT = """Run sources on this machine, without a cluster.
 class RunSettings:
     """What to run"""
 
+    files: tuple[Path, ...] = setting(
+        paths,
+        "Knative YAML to run: a file, or a folder of them; may be repeated; followed while it runs",
+        flag="f",
+        default=(),
+        shown_default="",
+        repeated=True,
+    )
+    images: Mapping[str, str] = setting(
+        images,
+        "which adapter stands for a container's image: NAME=KIND; may be repeated",
+        flag="image",
+        default={},
+        shown_default="",
+        repeated=True,
+    )
     demo: bool = setting(boolean, "a heartbeat each second, a tick each five", flag="demo", default=False, switch=True)
     port: int | None = setting(
         integer(0, 65535), "port of the event display; 0: a free one", flag="port", env="PORT", shown_default="8080"
@@ -69,10 +92,15 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     collector = Collector(os.environ, parse_flags(arguments, flags()))
     said, to = collector.read(RunSettings), collector.read(SinkSettings)
     delivery, process = collector.read(DeliverySettings), collector.read(ProcessSettings)
-    if said is not None and not said.demo:
-        collector.problems.append(Problem("--demo", "is not given, and there is nothing else to run yet"))
+    if said is not None and not said.demo and not said.files:
+        collector.problems.append(Problem("-f", "is not given, nor --demo: say what to run"))
     if said is None or to is None or delivery is None or process is None or collector.problems:
         return report(_PROGRAM, collector.problems)
+    world = World(adapters=adapters, images=said.images)
+    try:
+        planned = read_plan(said.files, world) if said.files else None
+    except ConfigError as error:
+        return report(_PROGRAM, error.problems)
     configure_log(process, collector.warnings)
 
     @asynccontextmanager
@@ -82,14 +110,23 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
             if to.sink is None:
                 url = await stack.enter_async_context(_display(said.port))
                 sink = replace(to, sink=Destination(uri=url))
-                _welcome(url)
+                _welcome(url, demo=said.demo)
             binding, dead_letter = await bindings(sink, delivery, process)
-            for name, environment in _DEMO.items():
+            if planned is not None:
+                fleet = Fleet(
+                    host, world, sink=binding.sink, given=to.sink is not None, refs=to.refs, policy=delivery.policy()
+                )
+                await fleet.apply(planned)
+                following = asyncio.create_task(fleet.follow(said.files), name="follow the files")
+                stack.callback(following.cancel)
+            for name, environment in _DEMO.items() if said.demo else ():
                 source = host.open_sink(name, binding, policy=delivery.policy(), dead_letter=dead_letter)
                 host.start(name, _adapter(adapters[name](), environment), source)
             yield
 
-    return run(compose, process, health_port=process.health_port or 0, program=_PROGRAM)
+    return run(
+        compose, process, health_port=process.health_port or 0, program=_PROGRAM, until_signal=planned is not None
+    )
 
 
 @asynccontextmanager
@@ -112,8 +149,9 @@ def _adapter(adapter_class: AdapterClass[Never], environment: Mapping[str, str])
     return adapter_class(cast("Never", config))
 
 
-def _welcome(url: str) -> None:
+def _welcome(url: str, *, demo: bool) -> None:
+    what = "Heartbeats and ticks" if demo else "Events"
     print(
-        f"\n  Heartbeats and ticks arrive at {url}\n  Open it in a browser to see them live. Ctrl-C ends it.\n",
+        f"\n  {what} arrive at {url}\n  Open it in a browser to see them live. Ctrl-C ends it.\n",
         flush=True,
     )

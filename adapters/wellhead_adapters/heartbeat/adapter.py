@@ -33,6 +33,7 @@ class Heartbeat:
     Config: ClassVar[type] = HeartbeatConfig
     event_types: ClassVar[tuple[str, ...]] = (EVENT_TYPE,)
     environment_wins: ClassVar[bool] = True
+    images: ClassVar[tuple[str, ...]] = ("heartbeats", "containersource-heartbeats")
 
     def __init__(self, config: HeartbeatConfig, *, clock: Clock | None = None) -> None:
         self._config = config

@@ -18,7 +18,7 @@ from wellhead.clock import Clock, SystemClock
 from wellhead.errors import DeliveryError
 from wellhead.event import rfc3339
 
-from .config import PingConfig
+from .config import SPEC_FIELDS, PingConfig, from_manifest
 from .events import EVENT_TYPE, PingSource
 from .events import tick as tick_event
 from .state import State
@@ -182,6 +182,9 @@ class Ping:
     Config: ClassVar[type] = PingConfig
     event_types: ClassVar[tuple[str, ...]] = (EVENT_TYPE,)
     health_port: ClassVar[int] = 8080
+    manifest_kinds: ClassVar[tuple[str, ...]] = ("PingSource",)
+    spec_fields: ClassVar[tuple[str, ...]] = SPEC_FIELDS
+    from_manifest = staticmethod(from_manifest)
 
     def __init__(self, config: PingConfig, *, clock: Clock | None = None) -> None:
         self._config = config

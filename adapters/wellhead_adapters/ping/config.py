@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wellhead.durations import duration
 from wellhead.env import boolean, integer, one_of, setting, text
@@ -16,6 +16,10 @@ from .events import PingSource
 from .schedule import Schedule
 from .ticker import CatchUp, CatchUpRule
 
+if TYPE_CHECKING:
+    from wellhead.manifest import Document
+
+SPEC_FIELDS: Final = ("schedule", "timezone", "contentType", "data", "dataBase64")
 _SET_BY: Final = {
     "schedule": "schedule, PING_SCHEDULE",
     "timezone": "timezone, PING_TIMEZONE",
@@ -68,6 +72,10 @@ class PingConfig:
     state_file: Path | None = setting(
         Path, "file that remembers the last tick, for catching up", flag="state-file", env="PING_STATE_FILE"
     )
+    every: bool = setting(
+        boolean, "whether @every is taken, which Knative refuses",
+        flag="every", env="PING_EVERY", default=True, switch=True,
+    )
     extra_attributes: bool = setting(
         boolean, "say the scheduled instant in the extension scheduledtime",
         flag="extra-attributes", env="EXTRA_ATTRIBUTES", default=False, switch=True,
@@ -105,7 +113,7 @@ class PingConfig:
 
     def _schedule(self, problems: list[Problem]) -> Schedule | None:
         try:
-            return Schedule.parse(self.schedule, self.timezone)
+            return Schedule.parse(self.schedule, self.timezone, every=self.every)
         except ConfigError as error:
             problems += error.problems
         if problems[0].where == "timezone":  # what is wrong with the schedule itself is told as well
@@ -119,3 +127,36 @@ class PingConfig:
     def rule(self) -> CatchUpRule:
         """Which missed ticks are sent after all."""
         return CatchUpRule(what=self.catch_up, max_age=self.catch_up_age, max_number=self.catch_up_number)
+
+
+def from_manifest(document: Document) -> PingConfig:
+    """The configuration a PingSource document says, held against Knative's rules. Raises `ConfigError` by path."""
+    values: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name in SPEC_FIELDS:
+        value = document.spec.get(name, "")
+        if value is not None and not isinstance(value, str):
+            problems.append(Problem(f"spec.{name}", f"{value!r} is not a string"))
+        values[name] = value if isinstance(value, str) else ""
+    try:
+        config = PingConfig(
+            schedule=values["schedule"] or _DEFAULT_SCHEDULE,
+            timezone=values["timezone"],
+            data=values["data"],
+            data_base64=values["dataBase64"],
+            content_type=values["contentType"],
+            name=document.name,
+            namespace=document.namespace,
+            every=False,
+        )
+    except ConfigError as error:
+        problems += [Problem(_spec_path(problem.where), problem.what) for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _spec_path(where: str) -> str:
+    """``spec.schedule`` for what is told as ``schedule, PING_SCHEDULE``."""
+    named = {told: name for name, told in _SET_BY.items()}
+    return ", ".join(f"spec.{name}" for name in named.get(where, where).split(", "))

@@ -1,0 +1,134 @@
+"""The sources of ``wellhead run -f`` at work: reads the files, starts what they say, and follows their changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Never, cast
+
+from wellhead.binding import MappedRefs, SinkBinding, resolve
+from wellhead.errors import ConfigError, Problem
+from wellhead.manifest import Collected, documents
+
+from .plan import Plan, PlannedSource, World, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from wellhead.binding import Destination
+    from wellhead.delivery import Policy
+    from wellhead.host import Host
+    from wellhead.manifest import Document
+
+_log = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 1.0
+_GRACE_SECONDS: Final = 10.0
+
+
+def read_plan(files: Sequence[Path], world: World) -> Plan:
+    """What the files say to run. Raises `ConfigError` with the problems of all of them."""
+    problems: list[Problem] = []
+    found: list[Document] = []
+    made = Plan({}, ())
+    for file in files:
+        with Collected(problems):
+            read, wrong = documents(_text(file), str(file))
+            found += read
+            problems += wrong
+    with Collected(problems):
+        made = plan(found, world)
+    if problems:
+        raise ConfigError(problems)
+    return made
+
+
+class Fleet:
+    """What runs of the documents. `follow` keeps to the files until cancelled; the host stops what is left."""
+
+    def __init__(
+        self,
+        host: Host,
+        world: World,
+        *,
+        sink: str,
+        given: bool,
+        refs: Mapping[str, str],
+        policy: Policy,
+    ) -> None:
+        self._host = host
+        self._world = world
+        self._sink = sink
+        self._given = given
+        self._refs = MappedRefs(refs)
+        self._policy = policy
+        self._running: dict[str, PlannedSource] = {}
+
+    async def apply(self, wanted: Plan) -> None:
+        """Stop what is gone, start what is new, replace what changed; leave the rest undisturbed."""
+        for note in wanted.notes:
+            _log.info("document is skipped", extra={"note": note})
+        gone = [key for key, source in self._running.items() if wanted.sources.get(key) != source]
+        await asyncio.gather(*(self._host.stop(key, _GRACE_SECONDS) for key in gone))
+        for key in gone:
+            del self._running[key]
+        for key, source in wanted.sources.items():
+            if key not in self._running:
+                await self._start(source)
+
+    async def follow(self, files: Sequence[Path]) -> None:
+        """Apply what the files say whenever they change; what they say wrong is told, and what runs goes on."""
+        before = [_stamp(file) for file in files]
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = [_stamp(file) for file in files]
+            if now == before:
+                continue
+            before = now
+            try:
+                await self.apply(read_plan(files, self._world))
+            except ConfigError as error:
+                for problem in error.problems:
+                    _log.error("files are wrong; what runs goes on", extra={"problem": str(problem)})
+
+    async def _start(self, source: PlannedSource) -> None:
+        spec = source.spec
+        dead_letter = await self._bind(source, spec.dead_letter, "dead letters") if spec.dead_letter else None
+        sink = self._host.open_sink(
+            source.key,
+            await self._bind(source, spec.sink, "events"),
+            policy=spec.policy or self._policy,
+            dead_letter=dead_letter,
+        )
+        adapter_class = self._world.adapters[source.adapter]()
+        self._host.start(source.key, adapter_class(cast("Never", source.config)), sink)
+        self._running[source.key] = source
+
+    async def _bind(self, source: PlannedSource, destination: Destination | None, what: str) -> SinkBinding:
+        url = self._sink
+        ca_certs = ""
+        if not self._given and destination is not None:
+            try:
+                found = await resolve(destination, self._refs)
+                url, ca_certs = found.url, found.ca_certs
+            except ConfigError:
+                facts = {"source_name": source.key, "sink": str(destination.ref), "instead": url}
+                _log.warning(f"its {what} go elsewhere: nothing says where its sink is (--ref NAME=URL)", extra=facts)
+        return SinkBinding(sink=url, ca_certs=ca_certs, overrides=source.spec.overrides, namespace=source.namespace)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(str(file), f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(str(file), "is not UTF-8")]) from None
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino

@@ -1,0 +1,296 @@
+"""What ``wellhead run -f`` would run: Knative documents in, sources out, with every problem by path. Pure.
+
+PingSource and the like are read by their adapter (`ManifestAdapter`). A ContainerSource, or a SinkBinding with the
+workload it binds, runs where its container is one of ours, known by its image's last name.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Never, Protocol, cast
+
+from wellhead.env import Collector, parse_flags, settings
+from wellhead.errors import ConfigError, Problem
+from wellhead.manifest import Collected, Document, SourceSpec, source_spec, unknown_fields
+
+if TYPE_CHECKING:
+    from wellhead.adapter import AdapterClass
+
+_WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Service")
+
+
+class ManifestAdapter(Protocol):
+    """What an adapter class adds to be run from documents of its own kinds."""
+
+    @property
+    def manifest_kinds(self) -> tuple[str, ...]:
+        """``("PingSource",)``."""
+
+    @property
+    def spec_fields(self) -> tuple[str, ...]:
+        """The fields of its ``spec`` beside ``sink``, ``ceOverrides`` and ``delivery``."""
+
+    def from_manifest(self, document: Document) -> object:
+        """The configuration. Raises `ConfigError` by path (``spec.schedule``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSource:
+    """One source to run. Two that are equal run alike, so a reload leaves it alone."""
+
+    key: str
+    adapter: str
+    config: object
+    spec: SourceSpec
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run, and what is worth telling about the rest."""
+
+    sources: Mapping[str, PlannedSource]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What stands around the documents: the adapters there are, and which image is which."""
+
+    adapters: Mapping[str, Callable[[], AdapterClass[Never]]]
+    images: Mapping[str, str] = field(default_factory=dict)
+    """``--image NAME=KIND``: the image's last name, and the adapter in its place."""
+
+
+def plan(documents: Sequence[Document], world: World) -> Plan:
+    """What the documents say to run. Raises `ConfigError` with the problems of all of them."""
+    problems: list[Problem] = []
+    sources: dict[str, PlannedSource] = {}
+    notes: list[str] = []
+    own = _own_kinds(world)
+    for document in documents:
+        try:
+            planned = list(_sources(document, documents, world, own, notes))
+        except ConfigError as error:
+            where = f"{document.origin}, {document}"
+            problems.extend(Problem(f"{where}: {problem.where}", problem.what) for problem in error.problems)
+            continue
+        for source in planned:
+            if source.key in sources:
+                problems.append(
+                    Problem(f"{document.origin}, {document}", "there is another of this kind, namespace and name")
+                )
+            sources[source.key] = source
+    if problems:
+        raise ConfigError(problems)
+    return Plan(sources, tuple(notes))
+
+
+def paths(value: str) -> tuple[Path, ...]:
+    """Files, one a line; a folder stands for the YAML files in it."""
+    found: list[Path] = []
+    for line in value.splitlines():
+        path = Path(line)
+        found += sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
+    return tuple(found)
+
+
+def images(value: str) -> dict[str, str]:
+    """``NAME=KIND``, one a line."""
+    known: dict[str, str] = {}
+    for line in value.split():
+        name, equals, kind = line.partition("=")
+        if not (name and equals and kind):
+            raise ValueError("is not NAME=KIND, as in heartbeats=heartbeat")
+        known[name] = kind
+    return known
+
+
+def _own_kinds(world: World) -> dict[str, str]:
+    """Kind of document → adapter, asked of every adapter that is installed."""
+    return {kind: name for name, load in world.adapters.items() for kind in getattr(load(), "manifest_kinds", ())}
+
+
+def _sources(
+    document: Document, documents: Sequence[Document], world: World, own: Mapping[str, str], notes: list[str]
+) -> Iterator[PlannedSource]:
+    if document.kind in own:
+        adapter = own[document.kind]
+        reader = cast("ManifestAdapter", world.adapters[adapter]())
+        yield _planned(document, adapter, reader)
+    elif document.kind == "ContainerSource":
+        spec = source_spec(document, own=("template",))
+        yield from _containers(document, document, spec, documents, world)
+    elif document.kind == "SinkBinding":
+        spec = source_spec(document, own=("subject",))
+        for workload in _subjects(document, documents):
+            yield from _containers(document, workload, spec, documents, world)
+    elif document.kind not in (*_WORKLOADS, "ConfigMap", "Secret"):
+        known = [*own, "ContainerSource", "SinkBinding"]
+        if "sources.knative.dev" in document.apiVersion:
+            raise ConfigError([Problem("kind", f"nothing here runs a {document.kind}; known are {', '.join(known)}")])
+        notes.append(f"{document.origin}: {document} is not needed here, and skipped")
+
+
+def _planned(document: Document, adapter: str, reader: ManifestAdapter) -> PlannedSource:
+    problems: list[Problem] = []
+    config: object = None
+    spec: SourceSpec | None = None
+    with Collected(problems):
+        config = reader.from_manifest(document)
+    with Collected(problems):
+        spec = source_spec(document, own=reader.spec_fields)
+    if problems or spec is None:
+        raise ConfigError(problems)
+    return PlannedSource(key=str(document), adapter=adapter, config=config, spec=spec, namespace=document.namespace)
+
+
+def _subjects(binding: Document, documents: Sequence[Document]) -> list[Document]:
+    """The workloads a SinkBinding binds, among the documents."""
+    subject = binding.spec.get("subject")
+    if not isinstance(subject, Mapping):
+        raise ConfigError([Problem("spec.subject", "missing field")])
+    problems = list(unknown_fields(subject, ("apiVersion", "kind", "namespace", "name", "selector"), "spec.subject"))
+    if bool(subject.get("name")) == bool(subject.get("selector")):
+        problems.append(Problem("spec.subject", "expected exactly one of name and selector"))
+    if problems:
+        raise ConfigError(problems)
+    found = [document for document in documents if _is_subject(document, subject, binding.namespace)]
+    if not found:
+        raise ConfigError([Problem("spec.subject", f"no {subject.get('kind')} of these documents is meant by it")])
+    return found
+
+
+def _is_subject(document: Document, subject: Mapping[str, object], namespace: str) -> bool:
+    if document.kind != subject.get("kind") or document.namespace != (subject.get("namespace") or namespace):
+        return False
+    if subject.get("name"):
+        return document.name == subject["name"]
+    wanted = _mapping(_mapping(subject.get("selector")).get("matchLabels"))
+    labels = _mapping(_mapping(document.body.get("metadata")).get("labels"))
+    return bool(wanted) and all(labels.get(name) == value for name, value in wanted.items())
+
+
+def _containers(
+    owner: Document, workload: Document, spec: SourceSpec, documents: Sequence[Document], world: World
+) -> Iterator[PlannedSource]:
+    pod = _mapping(_mapping(workload.spec.get("template")).get("spec"))
+    containers = pod.get("containers")
+    if not isinstance(containers, list) or not containers:
+        raise ConfigError([Problem("spec.template.spec.containers", "missing field")])
+    images = _images(world)
+    for number, container in enumerate(containers):
+        path = f"spec.template.spec.containers[{number}]"
+        image = str(_mapping(container).get("image") or "")
+        if not image:
+            raise ConfigError([Problem(f"{path}.image", "missing field")])
+        adapter = images.get(image_name(image))
+        if adapter is None:
+            raise ConfigError(
+                [
+                    Problem(
+                        f"{path}.image",
+                        f"{image!r} is none of ours; say which is: --image {image_name(image)}=heartbeat",
+                    )
+                ]
+            )
+        config = _container_config(_mapping(container), path, workload, documents, world, adapter)
+        key = str(owner) if len(containers) == 1 else f"{owner} [{number}]"
+        yield PlannedSource(key=key, adapter=adapter, config=config, spec=spec, namespace=owner.namespace)
+
+
+def image_name(image: str) -> str:
+    """The last name of an image: ``heartbeats`` of ``ko://knative.dev/eventing/cmd/heartbeats`` or ``…/heartbeats:v1``."""
+    return image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+
+
+def _images(world: World) -> dict[str, str]:
+    known = {name: name for name in world.adapters}
+    for name, load in world.adapters.items():
+        known |= dict.fromkeys(getattr(load(), "images", ()), name)
+    return {**known, **world.images}
+
+
+def _container_config(
+    container: Mapping[str, object],
+    path: str,
+    workload: Document,
+    documents: Sequence[Document],
+    world: World,
+    adapter: str,
+) -> object:
+    adapter_class = world.adapters[adapter]()
+    problems: list[Problem] = []
+    environment = _environment(container, path, workload, documents, problems)
+    args = container.get("args")
+    words = [str(word) for word in args] if isinstance(args, list) else []
+    flags = parse_flags(words, settings(adapter_class.Config))
+    collector = Collector(environment, flags, environment_wins=getattr(adapter_class, "environment_wins", False))
+    config = collector.read(adapter_class.Config)
+    problems += [Problem(f"{path}: {problem.where}", problem.what) for problem in collector.problems]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _environment(
+    container: Mapping[str, object],
+    path: str,
+    workload: Document,
+    documents: Sequence[Document],
+    problems: list[Problem],
+) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    entries = container.get("env")
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        name = str(_mapping(entry).get("name") or "")
+        where = f"{path}.env[{number}]"
+        value = _mapping(entry).get("value")
+        source = _mapping(_mapping(entry).get("valueFrom"))
+        if source:
+            value = _value_from(source, workload, documents)
+            if value is None:
+                problems.append(Problem(f"{where}.valueFrom", f"{name} is not to be had from these documents"))
+        environment[name] = "" if value is None else str(value)
+    return environment
+
+
+def _value_from(source: Mapping[str, object], workload: Document, documents: Sequence[Document]) -> str | None:
+    path = _mapping(source.get("fieldRef")).get("fieldPath")
+    facts = {
+        "metadata.name": workload.name,
+        "metadata.namespace": workload.namespace,
+        "spec.nodeName": "localhost",
+        "spec.serviceAccountName": "default",
+        "status.podIP": "127.0.0.1",
+    }
+    if path is not None:
+        return facts.get(str(path))
+    for kind, reference in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+        wanted = _mapping(source.get(reference))
+        for document in documents:
+            if wanted and (document.kind, document.name, document.namespace) == (
+                kind,
+                wanted.get("name"),
+                workload.namespace,
+            ):
+                return _stored(document, str(wanted.get("key")))
+    return None
+
+
+def _stored(document: Document, key: str) -> str | None:
+    plain = _mapping(document.body.get("stringData" if document.kind == "Secret" else "data")).get(key)
+    if plain is not None or document.kind != "Secret":
+        return None if plain is None else str(plain)
+    encoded = _mapping(document.body.get("data")).get(key)
+    try:
+        return None if encoded is None else base64.b64decode(str(encoded), validate=True).decode()
+    except ValueError:
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
