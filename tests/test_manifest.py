@@ -223,3 +223,9 @@ def test_a_ping_source_is_accepted_or_refused_as_by_knatives_webhook(row: dict[s
         assert any(
             str(row["field"]) in line and str(row.get("message", "")).partition(":")[0] in line for line in told
         ), told
+
+
+def test_the_ping_sources_and_container_sources_we_publish_are_run_as_they_stand() -> None:
+    manifests = Path(__file__).parents[1] / "manifests"
+    found = [planned((manifests / name).read_text()) for name in ("pingsource.yaml", "heartbeat-containersource.yaml")]
+    assert [len(plan_.sources) for plan_ in found] == [4, 1]
