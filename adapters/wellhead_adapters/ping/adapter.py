@@ -89,14 +89,24 @@ class Pings:
                     _log.warning("the clock was put back", extra={"from": last.isoformat(), "to": now.isoformat()})
                     self._agenda.rewind(now)
                 last = now
-                for tick in self._agenda.due(now, _AT_ONCE):
-                    self._fire(tick, now)
+                await self._fire_due(now)
                 await self._sleep()
         finally:
             for source in self._sources.values():
                 for sending in source.sending:
                     sending.cancel()  # the delivery itself goes on: it is the sink's
             self._write_state()
+
+    async def _fire_due(self, now: datetime) -> None:
+        """Send all that is due; only then find when each comes next, so that no tick waits for another's search."""
+        handed: list[tuple[Tick, datetime | None]] = []
+        while ticks := self._agenda.due(now, _AT_ONCE):
+            handed += [(tick, self._fire(tick, now)) for tick in ticks]
+            await asyncio.sleep(0)  # the sends begin
+        for number, (tick, after) in enumerate(handed, 1):
+            self._agenda.advance(tick, after)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _sleep(self) -> None:
         """Until the next tick, a change, or `_NAP`, whichever comes first."""
@@ -110,16 +120,16 @@ class Pings:
             async with asyncio.timeout(min(wait, _NAP)):
                 await self._changed.wait()
 
-    def _fire(self, tick: Tick, now: datetime) -> None:
+    def _fire(self, tick: Tick, now: datetime) -> datetime | None:
+        """Send a tick, or what is to be sent of those that were slept through; what it comes next after, if not itself."""
         source = self._sources[tick.key]
         if not tick.missed(now):
             self._send(source, (tick.at,))
-            self._agenda.advance(tick)
-            return
+            return None
         missed = overslept(tick, now, source.config.rule)
         self._tell(source, missed)
         self._send(source, missed.send)
-        self._agenda.advance(tick, now)
+        return now
 
     def _catch_up(self, source: _Source, now: datetime) -> None:
         if self._state is None or source.config.catch_up is CatchUp.SKIP:

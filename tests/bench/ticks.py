@@ -1,0 +1,78 @@
+"""Ten thousand PingSources in one process: how late their ticks are, what they cost. Prints; asserts nothing.
+
+python tests/bench/ticks.py [SECONDS]    (120 for each of the two cases)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from wellhead.clock import SystemClock
+from wellhead_adapters.ping.adapter import Pings
+from wellhead_adapters.ping.config import PingConfig
+
+if TYPE_CHECKING:
+    from wellhead.adapter import Deadline, Fence
+    from wellhead.event import CloudEvent
+
+MANY: Final = 10_000
+
+
+class Late:
+    """A sink that notes how long after its scheduled instant each tick was sent, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.milliseconds: list[float] = []
+
+    async def send(
+        self,
+        event: CloudEvent,
+        /,
+        *,
+        deadline: Deadline | None = None,
+        fence: Fence | None = None,
+    ) -> None:
+        at = datetime.fromisoformat(str(event.extensions["scheduledtime"]))
+        self.milliseconds.append((datetime.now(UTC) - at).total_seconds() * 1000)
+
+
+async def measure(name: str, schedules: list[str], seconds: float) -> None:
+    before = memory()
+    pings, sink = Pings(clock=SystemClock()), Late()
+    for number, schedule in enumerate(schedules):
+        config = PingConfig(schedule=schedule, name=f"p{number}", data="x", extra_attributes=True)
+        pings.put(str(number), config, sink)  # type: ignore[arg-type]  # it takes our own events only
+    kept = (memory() - before) / len(schedules)
+    running = asyncio.create_task(pings.run(lambda: None))
+    used, started = time.process_time(), time.monotonic()
+    await asyncio.sleep(seconds)
+    share = (time.process_time() - used) / (time.monotonic() - started)
+    running.cancel()
+    await asyncio.wait({running})
+    late = sorted(sink.milliseconds)
+    figures = f"p50 {late[len(late) // 2]:.1f} ms, p99 {late[len(late) * 99 // 100]:.1f} ms, max {late[-1]:.1f} ms"
+    print(f"{name:<24} {len(late)} ticks, {figures}; CPU {share:.1%}; {kept * 1024:.0f} bytes a source")
+
+
+def memory() -> float:
+    """Peak RSS in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+async def main(seconds: float) -> None:
+    print(f"{MANY} sources, {seconds:.0f} s each; load {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")
+    await measure("spread over the minute", [f"{number % 60} * * * * *" for number in range(MANY)], seconds)
+    await measure("all due at :00", ["* * * * *"] * MANY, seconds)
+
+
+if __name__ == "__main__":
+    import logging
+
+    logging.disable(logging.INFO)
+    asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 120.0))
