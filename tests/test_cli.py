@@ -22,6 +22,7 @@ from wellhead.http_binding import encode
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.cli.command import adapters, main, overview
 from wellhead_adapters.cli.display import DisplaySettings
+from wellhead_adapters.cli.plan import FileSettings
 from wellhead_adapters.cli.run import RunSettings
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
 
@@ -33,7 +34,7 @@ COMMON = (SinkSettings, DeliverySettings, ProcessSettings)
 CONFIGS = {
     "heartbeat": (HeartbeatConfig, *COMMON),
     "display": (DisplaySettings, ProcessSettings),
-    "run": (RunSettings, *COMMON),
+    "run": (RunSettings, FileSettings, *COMMON),
 }
 EVENT = CloudEvent(
     id="1", source="/s", type="t", time="2026-01-01T00:00:00Z", datacontenttype="application/json", data=b'{"a":[1,2]}',

@@ -19,8 +19,8 @@ from wellhead.help import table
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.cli.command import adapters
 from wellhead_adapters.cli.display import DisplaySettings
+from wellhead_adapters.cli.plan import FileSettings
 from wellhead_adapters.cli.run import RunSettings
-from wellhead_adapters.cli.validate import ValidateSettings
 from wellhead_adapters.ping.preview import NextSettings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -114,9 +114,9 @@ def test_a_command_in_a_readme_exists_with_its_flags(words: list[str]) -> None:
     configs = {
         **{kind: (load().Config, *COMMON) for kind, load in adapters().items()},
         "display": (DisplaySettings, ProcessSettings),
-        "run": (RunSettings, *COMMON),
+        "run": (RunSettings, FileSettings, *COMMON),
         "next": (NextSettings,),
-        "validate": (ValidateSettings,),
+        "validate": (FileSettings,),
     }
     if command in configs:
         known = [setting for config in configs[command] for setting in settings(config)]

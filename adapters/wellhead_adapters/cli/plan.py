@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Never, Protocol, cast
 
-from wellhead.env import Collector, parse_flags, settings
+from wellhead.env import Collector, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, Document, SourceSpec, source_spec, unknown_fields
 
@@ -107,6 +107,28 @@ def images(value: str) -> dict[str, str]:
             raise ValueError("is not NAME=KIND, as in heartbeats=heartbeat")
         known[name] = kind
     return known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSettings:
+    """Which documents"""
+
+    files: tuple[Path, ...] = setting(
+        paths,
+        "Knative YAML: a file, or a folder of them; may be repeated",
+        flag="f",
+        default=(),
+        shown_default="",
+        repeated=True,
+    )
+    images: Mapping[str, str] = setting(
+        images,
+        "which adapter stands for a container's image: NAME=KIND; may be repeated",
+        flag="image",
+        default={},
+        shown_default="",
+        repeated=True,
+    )
 
 
 def _own_kinds(world: World) -> dict[str, str]:

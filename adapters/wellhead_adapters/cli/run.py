@@ -18,11 +18,10 @@ from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 
 from .display import DisplaySettings, serving
 from .fleet import Fleet, read_plan
-from .plan import World, images, paths
+from .plan import FileSettings, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from pathlib import Path
 
     from wellhead.adapter import Adapter, AdapterClass
     from wellhead.host import Host
@@ -55,22 +54,6 @@ _ABOUT = """Run sources on this machine, without a cluster.
 class RunSettings:
     """What to run"""
 
-    files: tuple[Path, ...] = setting(
-        paths,
-        "Knative YAML to run: a file, or a folder of them; may be repeated; followed while it runs",
-        flag="f",
-        default=(),
-        shown_default="",
-        repeated=True,
-    )
-    images: Mapping[str, str] = setting(
-        images,
-        "which adapter stands for a container's image: NAME=KIND; may be repeated",
-        flag="image",
-        default={},
-        shown_default="",
-        repeated=True,
-    )
     demo: bool = setting(boolean, "a heartbeat each second, a tick each five", flag="demo", default=False, switch=True)
     port: int | None = setting(
         integer(0, 65535), "port of the event display; 0: a free one", flag="port", env="PORT", shown_default="8080"
@@ -82,7 +65,7 @@ def flags() -> list[Setting[object]]:
     return [known for config in _CONFIGS for known in settings(config)]
 
 
-_CONFIGS = (RunSettings, SinkSettings, DeliverySettings, ProcessSettings)
+_CONFIGS = (RunSettings, FileSettings, SinkSettings, DeliverySettings, ProcessSettings)
 
 
 def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
@@ -90,15 +73,16 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     if any(word in ("-h", "-help", "--help") for word in arguments):
         return say(help_screen(_PROGRAM, _ABOUT, _CONFIGS))
     collector = Collector(os.environ, parse_flags(arguments, flags()))
-    said, to = collector.read(RunSettings), collector.read(SinkSettings)
+    said, named = collector.read(RunSettings), collector.read(FileSettings)
+    to = collector.read(SinkSettings)
     delivery, process = collector.read(DeliverySettings), collector.read(ProcessSettings)
-    if said is not None and not said.demo and not said.files:
+    if said is not None and named is not None and not said.demo and not named.files:
         collector.problems.append(Problem("-f", "is not given, nor --demo: say what to run"))
-    if said is None or to is None or delivery is None or process is None or collector.problems:
+    if said is None or named is None or to is None or delivery is None or process is None or collector.problems:
         return report(_PROGRAM, collector.problems)
-    world = World(adapters=adapters, images=said.images)
+    world = World(adapters=adapters, images=named.images)
     try:
-        planned = read_plan(said.files, world) if said.files else None
+        planned = read_plan(named.files, world) if named.files else None
     except ConfigError as error:
         return report(_PROGRAM, error.problems)
     configure_log(process, collector.warnings)
@@ -117,7 +101,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
                     host, world, sink=binding.sink, given=to.sink is not None, refs=to.refs, policy=delivery.policy()
                 )
                 await fleet.apply(planned)
-                following = asyncio.create_task(fleet.follow(said.files), name="follow the files")
+                following = asyncio.create_task(fleet.follow(named.files), name="follow the files")
                 stack.callback(following.cancel)
             for name, environment in _DEMO.items() if said.demo else ():
                 source = host.open_sink(name, binding, policy=delivery.policy(), dead_letter=dead_letter)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wellhead.env import Collector, Setting, parse_flags, setting, settings
+from wellhead.env import Collector, Setting, parse_flags, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.help import help_screen
 from wellhead.runtime import report, say
 
 from .fleet import read_plan
-from .plan import World, images, paths
+from .plan import FileSettings, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from .run import LoadAdapter
 
@@ -27,39 +25,17 @@ _ABOUT = """Say what is wrong with Knative documents, offline and all at once.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidateSettings:
-    """What to validate"""
-
-    files: tuple[Path, ...] = setting(
-        paths,
-        "a YAML file, or a folder of them; may be repeated",
-        flag="f",
-        default=(),
-        shown_default="",
-        repeated=True,
-    )
-    images: Mapping[str, str] = setting(
-        images,
-        "which adapter stands for a container's image: NAME=KIND; may be repeated",
-        flag="image",
-        default={},
-        shown_default="",
-        repeated=True,
-    )
-
-
 def flags() -> Sequence[Setting[object]]:
     """Every flag of ``wellhead validate``."""
-    return settings(ValidateSettings)
+    return settings(FileSettings)
 
 
 def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     """Print what is wrong, or that nothing is; the exit code."""
     if any(word in ("-h", "-help", "--help") for word in arguments):
-        return say(help_screen(_PROGRAM, _ABOUT, (ValidateSettings,)))
+        return say(help_screen(_PROGRAM, _ABOUT, (FileSettings,)))
     collector = Collector(os.environ, parse_flags(arguments, flags()))
-    said = collector.read(ValidateSettings)
+    said = collector.read(FileSettings)
     if said is not None and not said.files:
         collector.problems.append(Problem("-f", "is not given: which files?"))
     if said is None or collector.problems:
