@@ -577,10 +577,22 @@ class TestDeadLetters:
         transport.then(Answer(422, body=b"no"), Answer(400, body=b"nor here"))
         sink = in_memory(transport, dead_letter=True)
         error = await lost(sink, event())
-        assert (error.loss, error.last) == (Loss.REFUSED, "HTTP 422: no")
+        assert (error.loss, error.last, error.accounted) == (Loss.REFUSED, "HTTP 422: no", False)
         assert (sink.counters.refused, sink.counters.dead_lettered, sink.counters.balance) == (1, 0, 0)
         assert logged.facts("dead-letter sink did not accept")["last"] == "HTTP 400: nor here"
         assert logged.facts("event was not delivered")["id"] == "1"
+
+    async def test_what_is_refused_where_there_is_no_dead_letter_sink_may_be_acknowledged(self) -> None:
+        transport = FakeTransport()
+        transport.then(Answer(422))
+        error = await lost(in_memory(transport), event())
+        assert (error.loss, error.dead_letter_failed, error.accounted) == (Loss.REFUSED, False, True)
+
+    async def test_what_is_fenced_may_not_be_acknowledged(self) -> None:
+        transport, fence = FakeTransport(), Fence()
+        fence.close()
+        error = await lost(in_memory(transport, dead_letter=True), event(), fence=fence)
+        assert (error.loss, error.accounted) == (Loss.FENCED, False)
 
     async def test_an_expired_event_has_a_minute_to_get_there(self) -> None:
         transport = FakeTransport()

@@ -106,12 +106,32 @@ class DeliveryError(WellheadError):
 
     ``loss`` says how it ended; ``last`` is the last answer or failure in words; ``tries`` counts the tries on the
     wire. ``maybe_accepted`` is true where the last try ended without an answer, so that the sink may hold the event.
+    ``dead_letter_failed`` is true where there is a dead-letter sink and it did not take the event either.
     """
 
-    def __init__(self, *, event_id: str, loss: Loss, last: str, tries: int, maybe_accepted: bool) -> None:
+    def __init__(
+        self,
+        *,
+        event_id: str,
+        loss: Loss,
+        last: str,
+        tries: int,
+        maybe_accepted: bool,
+        dead_letter_failed: bool = False,
+    ) -> None:
         self.event_id = event_id
         self.loss = loss
         self.last = last
         self.tries = tries
         self.maybe_accepted = maybe_accepted
+        self.dead_letter_failed = dead_letter_failed
         super().__init__(f"event {event_id} {loss.value} after {tries} tries; last: {last}")
+
+    @property
+    def accounted(self) -> bool:
+        """Whether the event's fate is sealed, and counted: who acknowledges to where it came from may do so.
+
+        Not so where it is another's to deliver (fenced), where the program stopped before the end, and where the
+        dead-letter sink refused it as well: such an event is read again.
+        """
+        return self.loss not in (Loss.FENCED, Loss.STOPPED) and not self.dead_letter_failed

@@ -150,7 +150,8 @@ class HttpSink:
         finally:
             self._count(trail.loss, dead_lettered=dead_lettered)
         if trail.loss is not None and not dead_lettered:
-            raise self._lost(event, trail, trail.loss)
+            tried = self._dead_letter is not None and trail.loss in _DEAD_LETTERED
+            raise self._lost(event, trail, trail.loss, dead_letter_failed=tried)
 
     def _count(self, loss: Loss | None, *, dead_lettered: bool) -> None:
         counters = self.counters
@@ -164,13 +165,18 @@ class HttpSink:
         else:
             counters.count_drop(loss.value)
 
-    def _lost(self, event: CloudEvent, trail: _Trail, loss: Loss) -> DeliveryError:
+    def _lost(self, event: CloudEvent, trail: _Trail, loss: Loss, *, dead_letter_failed: bool = False) -> DeliveryError:
         facts = {"sink": self.address.shown, "id": event.id, "source": event.source, "type": event.type}
         level = logging.INFO if loss is Loss.FENCED else logging.ERROR  # a fenced event is the next owner's
         end = {"loss": loss.value, "last": str(trail), "tries": trail.tries}
         _log.log(level, "event was not delivered", extra={**facts, **end})
         return DeliveryError(
-            event_id=event.id, loss=loss, last=str(trail), tries=trail.tries, maybe_accepted=trail.maybe_accepted
+            event_id=event.id,
+            loss=loss,
+            last=str(trail),
+            tries=trail.tries,
+            maybe_accepted=trail.maybe_accepted,
+            dead_letter_failed=dead_letter_failed,
         )
 
     async def _to_dead_letter(
