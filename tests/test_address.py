@@ -21,7 +21,7 @@ from wellhead.event import CloudEvent
 from wellhead.sink import HttpSink
 from wellhead.testing import FakeTransport
 from wellhead.tls import Trust
-from wellhead.transport import AiohttpTransport
+from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,15 +35,17 @@ NO_TOKENS: Final = ("", "   \n", "two words", "bro\nken", "ümlaut", "x" * 20_00
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(environment={})
+async def transport() -> AsyncIterator[HttpTransport]:
+    transport = HttpTransport()
     yield transport
     await transport.aclose()
 
 
 async def one_try(address: Address) -> Outcome:
     headers, body = address.encode(EVENT)
-    return await address.attempt(headers, body, timeout=5, fresh=False)
+    ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    address.begin(headers, body, ended.set_result, timeout=5)
+    return await ended
 
 
 class TestTheTokenFile:
@@ -128,7 +130,7 @@ class TestHeaders:
 
 class TestTrust:
     async def test_a_bundle_that_appears_makes_the_sink_reachable_without_a_restart(
-        self, transport: AiohttpTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, transport: HttpTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "wellhead")
         authority, bundles = trustme.CA(), tmp_path / "bundles"
@@ -146,16 +148,14 @@ class TestTrust:
         assert [record.getMessage() for record in caplog.records] == ["sink is down", "sink is up again"]
         assert caplog.records[0].levelno == logging.ERROR
 
-    async def test_the_certificates_of_the_binding_are_trusted(self, transport: AiohttpTransport) -> None:
+    async def test_the_certificates_of_the_binding_are_trusted(self, transport: HttpTransport) -> None:
         authority = trustme.CA()
         async with tls_sink(authority, "127.0.0.1") as url:
             binding = SinkBinding(sink=url, ca_certs="# Főtanúsítvány\n" + authority.cert_pem.bytes().decode())
             assert await one_try(Address(binding, transport)) == Answered(202)
 
     @pytest.mark.parametrize("named", ["elsewhere.example", "127.0.0.2"])
-    async def test_a_certificate_for_another_name_is_not_accepted(
-        self, transport: AiohttpTransport, named: str
-    ) -> None:
+    async def test_a_certificate_for_another_name_is_not_accepted(self, transport: HttpTransport, named: str) -> None:
         authority = trustme.CA()
         async with tls_sink(authority, named) as url:
             binding = SinkBinding(sink=url, ca_certs=authority.cert_pem.bytes().decode())
@@ -164,7 +164,7 @@ class TestTrust:
         assert outcome.why is NoAnswer.TLS
 
     async def test_another_authority_holds_the_event_and_is_logged_once(
-        self, transport: AiohttpTransport, caplog: pytest.LogCaptureFixture
+        self, transport: HttpTransport, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "wellhead")
         async with tls_sink(trustme.CA(), "127.0.0.1") as url:
@@ -177,7 +177,7 @@ class TestTrust:
             assert await sink.drain(0) == 1
 
     @pytest.mark.parametrize("text", ["no certificate", "ünïcode"])
-    async def test_certificates_that_are_none_hold_the_event(self, transport: AiohttpTransport, text: str) -> None:
+    async def test_certificates_that_are_none_hold_the_event(self, transport: HttpTransport, text: str) -> None:
         outcome = await one_try(Address(SinkBinding(sink="https://127.0.0.1:1/", ca_certs=text), transport))
         assert isinstance(outcome, Unanswered)
         assert outcome.why is NoAnswer.TLS
@@ -190,7 +190,7 @@ class TestTrust:
         assert trust.context() is not first
 
 
-def sink_at(url: str, transport: AiohttpTransport, trust: Trust) -> HttpSink:
+def sink_at(url: str, transport: HttpTransport, trust: Trust) -> HttpSink:
     binding = SinkBinding(sink=url)
     return HttpSink(binding, Address(binding, transport, trust=trust), clock=SystemClock(), policy=HELD_SHORTLY)
 

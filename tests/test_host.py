@@ -14,7 +14,7 @@ from wellhead.errors import DeliveryError, Loss
 from wellhead.event import CloudEvent
 from wellhead.host import Host
 from wellhead.testing import Answer, FakeTransport, Hang, LoopClock, RecordingSink
-from wellhead.transport import AiohttpTransport
+from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -278,7 +278,7 @@ class TestDrain:
 async def test_the_token_of_the_sink_is_not_shown_to_a_dead_letter_sink(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("t0ken")
-    transport = AiohttpTransport(environment={})
+    transport = HttpTransport()
     host = Host(transport, SystemClock())
     async with RecordingSink() as sink, RecordingSink() as dead_letters:
         sink.always(Answer(422))

@@ -119,7 +119,7 @@ async def pinging(transport: FakeTransport) -> tuple[Host, Pings]:
 def by_sink(posts: list[Post]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for post in posts:
-        counts[post.url] = counts.get(post.url, 0) + 1
+        counts[post.target.url] = counts.get(post.target.url, 0) + 1
     return counts
 
 
@@ -133,7 +133,7 @@ class TestACluster_widePingSource:  # noqa: N801 - reads as the sentence it begi
         await asyncio.sleep(3 * 60 + 1)
         assert by_sink(transport.posts) == {f"http://sink-{number}/": 3 for number in range(SOURCES)}
         for post, event in zip(transport.posts, transport.tried, strict=True):
-            tenant = post.url.removeprefix("http://sink-").removesuffix("/")
+            tenant = post.target.url.removeprefix("http://sink-").removesuffix("/")
             assert (event.source, event.extensions["tenant"]) == (f"/pings/ping-{tenant}", f"t{tenant}")
         await host.drain(GRACE)
 
@@ -150,7 +150,7 @@ class TestACluster_widePingSource:  # noqa: N801 - reads as the sentence it begi
 
     async def test_one_dead_sink_does_not_disturb_the_others(self) -> None:
         transport = FakeTransport()
-        transport.always(lambda post: Hang() if post.url == "http://sink-7/" else Answer())
+        transport.always(lambda post: Hang() if post.target.url == "http://sink-7/" else Answer())
         host, pings = await pinging(transport)
         for number in range(100):
             pings.add(ping(number))
@@ -158,11 +158,14 @@ class TestACluster_widePingSource:  # noqa: N801 - reads as the sentence it begi
         counters = {name: sink.counters for name, sink in host.sinks().items()}
         dead = counters.pop("ping-7")
         assert {one.delivered for one in counters.values()} == {10}
-        assert (dead.delivered, dead.dropped, dead.in_flight, dead.balance) == (0, {"expired": 9}, 1, 0)
+        # The newest may still be on the wire beside its elder's last try.
+        assert (dead.delivered, dead.dropped["expired"] + dead.in_flight, dead.balance) == (0, 10, 0)
+        on_the_wire = dead.in_flight
+        assert on_the_wire <= 2
         assert not host.sinks()["ping-7"].address.up
         assert host.not_ready() == ()
         await host.drain(GRACE)
-        assert host.undelivered == 1
+        assert host.undelivered == on_the_wire
 
     async def test_sources_come_and_go_while_it_runs(self) -> None:
         transport = FakeTransport()

@@ -10,18 +10,21 @@ import logging
 import re
 import ssl
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import __version__
 from .binding import public_url
-from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, reaction
-from .errors import NoAnswer, TransportError
+from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, is_stale, reaction
+from .errors import NoAnswer
 from .http_binding import encode
 from .tls import Trust
-from .transport import Post
+from .transport import Post, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .binding import SinkBinding
     from .event import CloudEvent
     from .transport import Transport
@@ -93,6 +96,9 @@ class Address:
         self._percent = percent
         self._secure = binding.sink.lower().startswith("https:")
         self._trust = trust or Trust(binding.ca_certs)
+        self._target = Target(binding.sink)
+        self.held: Callable[[], int] = lambda: 0
+        """How many events are on their way to it, for the log."""
         own = [(b"user-agent", b"wellhead/" + __version__.encode())]
         if binding.namespace:
             own.append((b"kn-namespace", binding.namespace.encode()))
@@ -103,31 +109,42 @@ class Address:
         headers, body = encode(event, structured=self._structured, percent=self._percent)
         return (*self._own_headers, *headers), body
 
-    async def attempt(
-        self, headers: tuple[tuple[bytes, bytes], ...], body: bytes, *, timeout: float | None, fresh: bool
-    ) -> Outcome:
-        """One try. Never raises for what the sink or the network does."""
+    def begin(
+        self,
+        headers: tuple[tuple[bytes, bytes], ...],
+        body: bytes,
+        done: Callable[[Outcome], object],
+        *,
+        timeout: float | None,
+        fresh: bool = False,
+    ) -> Callable[[], None]:
+        """One try: `wellhead.transport.Transport.begin` with this address's token and certificates."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         token = self._token.token(started)
         if token:
             headers = (*headers, (b"authorization", b"Bearer " + token.encode()))
-        try:
-            tls = self._trust.context() if self._secure else None
-            outcome: Outcome = await self._transport.post(
-                Post(url=self.url, headers=headers, body=body, timeout=timeout, tls=tls, fresh=fresh)
-            )
-        except TransportError as error:
-            outcome = Unanswered(error.why, error.detail)
-        except ssl.SSLError as error:
-            outcome = Unanswered(NoAnswer.TLS, str(error))
-        outcome = self._without_secrets(outcome, token)
-        self._note(outcome, started, loop.time())
-        return outcome
+        if self._secure:
+            try:
+                tls = self._trust.context()
+            except ssl.SSLError as error:
+                return loop.call_soon(self._ended, token, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
+            if tls is not self._target.tls:
+                self._target = Target(self.url, tls)
+        post = Post(self._target, headers, body, timeout, fresh)
+        return self._transport.begin(post, partial(self._ended, token, started, done))
+
+    def _ended(self, token: str, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
+        if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+            self._note_accepted(started)
+        else:
+            outcome = self._without_secrets(outcome, token)
+            self._note_trouble(outcome, started)
+        done(outcome)
 
     def note_refused(self) -> None:
         """An event was refused for good: one more in a row, which the brake counts."""
-        self.facts = SinkFacts(self.facts.accepted_started, self.facts.refused_in_a_row + 1)
+        self.facts.refused_in_a_row += 1
 
     def reread(self) -> None:
         """Read certificates and token again before the next try: something about them may be wrong."""
@@ -144,17 +161,19 @@ class Address:
                 body = body.replace(secret.encode(), b"***")
         return replace(outcome, body=body)
 
-    def _note(self, outcome: Outcome, started: float, now: float) -> None:
+    def _note_accepted(self, started: float) -> None:
+        facts = self.facts
+        facts.refused_in_a_row = 0
+        facts.accepted_started = max(facts.accepted_started, started)
+        if not self.up:
+            self.up = True
+            seconds = round(asyncio.get_running_loop().time() - self.down_since, 3)
+            _log.info("sink is up again", extra={"sink": self.shown, "down_seconds": seconds, "held": self.held()})
+
+    def _note_trouble(self, outcome: Outcome, started: float) -> None:
         kind = reaction(outcome)
-        if kind is Reaction.ACCEPT:
-            self.facts = SinkFacts(max(started, self.facts.accepted_started), 0)
-            if not self.up:
-                self.up = True
-                _log.info(
-                    "sink is up again", extra={"sink": self.shown, "down_seconds": round(now - self.down_since, 3)}
-                )
-        elif kind is not Reaction.REFUSE and self.facts.accepted_started < started and not _stale(outcome):
-            self._note_down(outcome, now, held=kind is Reaction.HOLD)
+        if kind is not Reaction.REFUSE and self.facts.accepted_started < started and not is_stale(outcome):
+            self._note_down(outcome, asyncio.get_running_loop().time(), held=kind is Reaction.HOLD)
 
     def _note_down(self, outcome: Outcome, now: float, *, held: bool) -> None:
         self.down_reason = describe(outcome)
@@ -172,7 +191,3 @@ def describe(outcome: Outcome) -> str:
         said = outcome.body[:200].decode("utf-8", "replace")
         return f"{outcome}: {ascii(said)[1:-1]}"
     return str(outcome)
-
-
-def _stale(outcome: Outcome) -> bool:
-    return isinstance(outcome, Unanswered) and outcome.why is NoAnswer.STALE

@@ -178,9 +178,9 @@ class Attempt:
     """Seconds during which the sink accepted others and not this one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SinkFacts:
-    """What the sink did with other events."""
+    """What the sink did with other events, up to now: its `Address` keeps it."""
 
     accepted_started: float = field(default=float("-inf"))
     """When the newest try was sent that the sink accepted."""
@@ -237,7 +237,7 @@ def decide(
         return Decision(Verdict.REFUSED, attempt, loss=Loss.REFUSED)
     if attempt.poisoned >= policy.poison_after.total_seconds() and policy.on_exhausted is OnExhausted.REFUSE:
         return Decision(Verdict.REFUSED, attempt, loss=Loss.POISON)
-    if policy.retries is not None and attempt.number > policy.retries and not _is_stale(outcome):
+    if policy.retries is not None and attempt.number > policy.retries and not is_stale(outcome):
         return Decision(Verdict.GIVE_UP, attempt, loss=Loss.EXHAUSTED)
     after = _wait(policy, attempt, outcome, kind, luck, wall)
     if deadline is not None and now + after >= deadline:
@@ -249,6 +249,12 @@ def backoff(policy: Policy, number: int) -> float:
     """Seconds before retry ``number`` (from 1), without jitter."""
     delay = policy.backoff_delay.total_seconds()
     wait = delay * number if policy.backoff is Backoff.LINEAR else delay * 2.0 ** min(number, 64)
+    return wait if policy.cap is None else min(wait, policy.cap.total_seconds())
+
+
+def jittered(policy: Policy, number: int, luck: float) -> float:
+    """`backoff` spread by the policy's jitter, within its cap."""
+    wait = backoff(policy, number) * (1 + policy.jitter * (2 * luck - 1))
     return wait if policy.cap is None else min(wait, policy.cap.total_seconds())
 
 
@@ -278,7 +284,7 @@ def _aged(attempt: Attempt, kind: Reaction, sink: SinkFacts, now: float) -> Atte
     return replace(attempt, poisoned=poisoned, failing_since=now, held_since=held_since)
 
 
-def _is_stale(outcome: Outcome) -> bool:
+def is_stale(outcome: Outcome) -> bool:
     """A connection that the sink had closed: the try never reached it, and is none."""
     return isinstance(outcome, Unanswered) and outcome.why is NoAnswer.STALE
 
@@ -288,7 +294,7 @@ def _others_accepted(attempt: Attempt, sink: SinkFacts) -> bool:
 
 
 def _wait(policy: Policy, attempt: Attempt, outcome: Outcome, kind: Reaction, luck: float, wall: datetime) -> float:
-    if _is_stale(outcome):
+    if is_stale(outcome):
         return 0.0
     if kind is Reaction.HOLD and policy.cap is not None:
         own = policy.cap.total_seconds()

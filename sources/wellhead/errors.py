@@ -6,7 +6,6 @@ WellheadError
 │   ├── NotAnEvent                   nothing in it says CloudEvent (HTTP 415)
 │   └── MalformedEvent               it says so and breaks the rules (HTTP 400)
 ├── ConfigError (ValueError)       flags, variables or files are wrong; holds every problem at once
-├── TransportError                 a try ended without an answer
 └── DeliveryError                  neither the sink nor the dead-letter sink accepted an event
 """
 
@@ -71,7 +70,10 @@ class ConfigError(_Problems):
 
 
 class NoAnswer(enum.Enum):
-    """Why a try ended without an HTTP answer (the values are the words of metrics and logs)."""
+    """Why a try ended without an HTTP answer (the values are the words of metrics and logs).
+
+    Whether the sink took the event is unknown then, unless it is CONNECT or TLS.
+    """
 
     CONNECT = "connect"  # no connection: refused, unreachable, name not found
     TLS = "tls"  # the handshake failed: certificate, host name, protocol
@@ -79,15 +81,6 @@ class NoAnswer(enum.Enum):
     RESET = "reset"  # the connection broke before the answer was complete
     STALE = "stale"  # a kept-alive connection was closed under us before a byte of the answer came
     PROTOCOL = "protocol"  # what came back is not HTTP
-
-
-class TransportError(WellheadError):
-    """A try ended without an answer. Whether the sink took the event is unknown unless ``why`` is CONNECT or TLS."""
-
-    def __init__(self, why: NoAnswer, detail: str) -> None:
-        self.why = why
-        self.detail = detail
-        super().__init__(f"{why.value}: {detail}")
 
 
 class Loss(enum.Enum):

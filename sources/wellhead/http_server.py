@@ -83,17 +83,28 @@ class HttpServer:
         grace is over, or when this is cancelled, is reset and its handlers cancelled.
         """
         self._stopping = True
-        for listener in self._listeners:
-            listener.close()
-        for connection in tuple(self._connections):
-            connection.wind_down()
         try:
+            await self._close_listeners()
+            for connection in tuple(self._connections):
+                connection.wind_down()
             async with asyncio.timeout(grace):
                 await self._quiet.wait()
         except TimeoutError:
             _LOG.warning("HTTP requests were cut off", extra={"connections": len(self._connections)})
         finally:
             await self._cut_off()
+
+    async def _close_listeners(self) -> None:
+        # A connection that asyncio accepted in this turn of the loop gets its transport in the next; if its listener is
+        # closed by then, asyncio (3.11 to 3.13) forgets the socket without closing it, and the client waits for ever.
+        for listener in self._listeners:
+            for listening in listener.sockets:
+                self._loop.remove_reader(listening.fileno())
+        try:
+            await asyncio.sleep(0)
+        finally:
+            for listener in self._listeners:
+                listener.close()
 
     async def _cut_off(self) -> None:
         for connection in tuple(self._connections):

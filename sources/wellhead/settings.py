@@ -43,6 +43,14 @@ class HeaderValues(enum.Enum):
     PERCENT_ENCODE = "percent-encode"
 
 
+class TransportChoice(enum.Enum):
+    """Who performs the POSTs."""
+
+    AUTO = "auto"
+    OWN = "own"
+    AIOHTTP = "aiohttp"
+
+
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("holds characters that no Kubernetes name has")
@@ -187,6 +195,10 @@ class ProcessSettings:
     grace: timedelta = setting(
         duration, "how long deliveries may still take after SIGTERM",
         flag="grace", env="GRACE", default=timedelta(seconds=25), shown_default="25s",
+    )
+    transport: TransportChoice = setting(
+        one_of(TransportChoice), "what sends: our own HTTP/1.1, or aiohttp, which goes through proxies; auto: as needed",
+        flag="transport", env="HTTP_TRANSPORT", default=TransportChoice.AUTO, choices=("auto", "own", "aiohttp"),
     )
     log_level: LogLevel | None = setting(
         one_of(LogLevel), "how much is logged",

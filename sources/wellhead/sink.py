@@ -6,16 +6,16 @@ import asyncio
 import base64
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from .address import Address, describe
-from .delivery import Answered, Attempt, Decision, Outcome, Policy, Unanswered, Verdict, decide
-from .errors import DeliveryError, Loss, NoAnswer
+from .delivery import Answered, Outcome, Policy
+from .errors import DeliveryError, Loss
 from .event import CloudEvent
 from .metrics import SinkCounters
+from .places import Places
+from .tries import REFUSED, Lane, Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,35 +23,14 @@ if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
     from .adapter import Deadline, Fence
+    from .address import Address
     from .binding import SinkBinding
     from .clock import Clock
 
 _log = logging.getLogger(__name__)
-_REFUSED: Final = frozenset((Loss.REFUSED, Loss.POISON))
 _DEAD_LETTERED: Final = frozenset((Loss.REFUSED, Loss.POISON, Loss.EXHAUSTED, Loss.EXPIRED))
 _DEAD_LETTER_PATIENCE: Final = timedelta(minutes=1)
 _ERROR_DATA_KEPT: Final = 1024  # characters of base64, as Knative's dispatcher cuts it
-
-
-@dataclass(slots=True)
-class _Trail:
-    """The tries of one event at one address so far, and how they ended. ``loss`` None: accepted."""
-
-    last: Outcome | None = None
-    tries: int = 0
-    on_wire: bool = False
-    loss: Loss | None = Loss.STOPPED
-
-    @property
-    def maybe_accepted(self) -> bool:
-        """Whether the sink may hold the event although no answer said so."""
-        unclear = isinstance(self.last, Unanswered) and self.last.why not in (NoAnswer.CONNECT, NoAnswer.TLS)
-        return self.on_wire or unclear
-
-    def __str__(self) -> str:
-        if self.on_wire:
-            return "still on the wire"
-        return describe(self.last) if self.last is not None else "never tried"
 
 
 class HttpSink:
@@ -76,13 +55,17 @@ class HttpSink:
         self.counters = counters or SinkCounters()
         self.counters.up = lambda: address.up
         self.address = address
+        address.held = lambda: self.counters.in_flight
         self._binding = binding
-        self._clock = clock
-        self._policy = policy
-        self._dead_letter = dead_letter
-        self._wire = asyncio.Semaphore(max_on_wire)
-        self._luck = luck
-        self._deliveries: set[asyncio.Task[None]] = set()
+        places = Places(max_on_wire)
+
+        def lane(to: Address) -> Lane:
+            return Lane(to, policy, places=places, counters=self.counters, clock=clock, luck=luck)
+
+        self._lane = lane(address)
+        self._dead_letter = lane(dead_letter) if dead_letter is not None else None
+        self._deliveries: set[_Delivery] = set()
+        self._empty: asyncio.Future[None] | None = None
         self._stopped = False
 
     async def send(
@@ -92,15 +75,14 @@ class HttpSink:
         ours = self._binding.apply(event if isinstance(event, CloudEvent) else CloudEvent.from_sdk(event))
         self.counters.taken += 1
         self.counters.in_flight += 1
+        delivery = _Delivery(self, ours, Tries(self._lane, ours, deadline.at if deadline else None, fence))
         if self._stopped:
-            self._count(Loss.STOPPED, dead_lettered=False)
-            raise self._lost(ours, _Trail(), Loss.STOPPED)
+            delivery.end(Loss.STOPPED)
+        else:
+            self._deliveries.add(delivery)
+            delivery.start(deadline, fence)
         # A cancelled caller cancels this future, not the delivery, which is ours; `drain` waits for it.
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        delivery = asyncio.create_task(self._deliver(ours, deadline, fence), name=f"deliver {ours.id}")
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(partial(self._delivered, done))
-        await done
+        await delivery.done
 
     async def drain(self, grace: float) -> int:
         """Let deliveries end for ``grace`` seconds, then end the rest. Returns how many were ended so.
@@ -109,201 +91,133 @@ class HttpSink:
         reason ``stopped`` and logged; their callers, if any are left, get a `DeliveryError`. So does every later send.
         """
         if self._deliveries:
-            await asyncio.wait(self._deliveries, timeout=grace)
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._empty,), timeout=grace)
         self._stopped = True
         await asyncio.sleep(0)  # a task cancelled before its first step would count nothing: let each take it
-        left = {delivery for delivery in self._deliveries if not delivery.done()}
-        for delivery in left:
-            delivery.cancel()
-        if left:
-            await asyncio.wait(left)
+        left = tuple(self._deliveries)
+        tasks = [delivery.task for delivery in left if delivery.stop() and delivery.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
         return len(left)
 
-    def _delivered(self, done: asyncio.Future[None], delivery: asyncio.Task[None]) -> None:
-        self._deliveries.discard(delivery)
-        error = asyncio.CancelledError() if delivery.cancelled() else delivery.exception()
-        if done.done():
-            pass  # the caller is gone
-        elif error is None:
-            done.set_result(None)
-        elif isinstance(error, asyncio.CancelledError):
-            done.cancel()
-        else:
-            done.set_exception(error)
-        # A DeliveryError is counted and logged already; anything else is a bug, and its caller may be gone.
-        if error is not None and not isinstance(error, DeliveryError | asyncio.CancelledError):
-            _log.error("delivery failed", exc_info=error, extra={"sink": self.address.shown})
-
-    async def _deliver(self, event: CloudEvent, deadline: Deadline | None, fence: Fence | None) -> None:
-        """One event's fate. Whatever happens here, exactly one counter of its end goes up."""
-        trail = _Trail()
+    async def deliver(
+        self, delivery: _Delivery, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None
+    ) -> None:
+        """What `_Delivery` runs as a task, from the outcome of its first try or from the beginning, to its end."""
+        tries = delivery.tries
+        loss: Loss | None = Loss.STOPPED
         dead_lettered = False
         try:
-            trail.loss = await self._settle(trail, self.address, event, deadline.at if deadline else None, fence)
-            if trail.loss in _DEAD_LETTERED and self._dead_letter is not None:
-                dead_lettered = await self._to_dead_letter(self._dead_letter, event, trail, deadline, fence)
+            loss = await tries.settle(outcome)
+            if loss in _DEAD_LETTERED and self._dead_letter is not None:
+                dead = await self._to_dead_letter(self._dead_letter, delivery, deadline, fence)
+                dead_lettered = dead is None
+                loss = Loss.FENCED if dead is Loss.FENCED else loss  # whoever is behind the fence dead-letters it
         except asyncio.CancelledError:
-            # Only `drain` cancels a delivery; the loss is told below as a DeliveryError.
-            trail.loss = Loss.STOPPED
+            # Only `drain` cancels a delivery; its caller is told of the loss.
+            loss = Loss.STOPPED
             if not self._stopped:
                 raise
         finally:
-            self._count(trail.loss, dead_lettered=dead_lettered)
-        if trail.loss is not None and not dead_lettered:
-            tried = self._dead_letter is not None and trail.loss in _DEAD_LETTERED
-            raise self._lost(event, trail, trail.loss, dead_letter_failed=tried)
+            delivery.end(loss, dead_lettered=dead_lettered)
 
-    def _count(self, loss: Loss | None, *, dead_lettered: bool) -> None:
+    def ended(self, delivery: _Delivery, loss: Loss | None, *, dead_lettered: bool) -> DeliveryError | None:
+        """Count and log the end of a delivery, once; the error for its caller, if it is one."""
+        self._deliveries.discard(delivery)
+        if self._empty is not None and not self._deliveries and not self._empty.done():
+            self._empty.set_result(None)
         counters = self.counters
         counters.in_flight -= 1
         if loss is None:
             counters.delivered += 1
-        elif dead_lettered:
+            return None
+        if dead_lettered:
             counters.dead_lettered += 1
-        elif loss in _REFUSED:
+            return None
+        if loss in REFUSED:
             counters.refused += 1
         else:
             counters.count_drop(loss.value)
+        return self._lost(delivery, loss)
 
-    def _lost(self, event: CloudEvent, trail: _Trail, loss: Loss, *, dead_letter_failed: bool = False) -> DeliveryError:
+    def _lost(self, delivery: _Delivery, loss: Loss) -> DeliveryError:
+        event, tries = delivery.event, delivery.tries
         facts = {"sink": self.address.shown, "id": event.id, "source": event.source, "type": event.type}
         level = logging.INFO if loss is Loss.FENCED else logging.ERROR  # a fenced event is the next owner's
-        end = {"loss": loss.value, "last": str(trail), "tries": trail.tries}
+        end = {"loss": loss.value, "last": str(tries), "tries": tries.number}
         _log.log(level, "event was not delivered", extra={**facts, **end})
         return DeliveryError(
             event_id=event.id,
             loss=loss,
-            last=str(trail),
-            tries=trail.tries,
-            maybe_accepted=trail.maybe_accepted,
-            dead_letter_failed=dead_letter_failed,
+            last=str(tries),
+            tries=tries.number,
+            maybe_accepted=tries.maybe_accepted,
+            dead_letter_failed=self._dead_letter is not None and loss in _DEAD_LETTERED,
         )
 
     async def _to_dead_letter(
-        self, address: Address, event: CloudEvent, trail: _Trail, deadline: Deadline | None, fence: Fence | None
-    ) -> bool:
+        self, lane: Lane, delivery: _Delivery, deadline: Deadline | None, fence: Fence | None
+    ) -> Loss | None:
         now = asyncio.get_running_loop().time()
         until = max(deadline.at, now + _DEAD_LETTER_PATIENCE.total_seconds()) if deadline is not None else None
-        dead = _Trail()
-        loss = await self._settle(dead, address, _dead_letter(event, self.address.url, trail.last), until, fence)
-        if loss is Loss.FENCED:
-            trail.loss = loss  # whoever is behind the fence dead-letters it
-        elif loss is not None:
-            facts = {"sink": address.shown, "id": event.id, "last": str(dead)}
+        letter = _dead_letter(delivery.event, self.address.url, delivery.tries.last)
+        dead = Tries(lane, letter, until, fence)
+        loss = await dead.settle()
+        if loss is not None and loss is not Loss.FENCED:
+            facts = {"sink": lane.address.shown, "id": letter.id, "last": str(dead)}
             _log.error("dead-letter sink did not accept", extra=facts)
-        return loss is None
-
-    async def _settle(
-        self, trail: _Trail, address: Address, event: CloudEvent, until: float | None, fence: Fence | None
-    ) -> Loss | None:
-        """Try until decided; the loss, or None where the address accepted the event."""
-        loop = asyncio.get_running_loop()
-        headers, body = address.encode(event)
-        attempt = Attempt()
-        while True:
-            over = await self._turn(until, fence)
-            if over is not None:
-                return over
-            try:
-                trail.last = await self._try(trail, address, headers, body, fresh=False)
-                if _stale(trail.last) and _over(until, fence) is None:  # at once, and no attempt
-                    trail.last = await self._try(trail, address, headers, body, fresh=True)
-            finally:
-                self._wire.release()
-            decision = decide(
-                self._policy,
-                attempt,
-                trail.last,
-                sink=address.facts,
-                now=loop.time(),
-                luck=self._luck(),
-                wall=self._clock.now(),
-                deadline=until,
-                fenced=fence is not None and fence.closed,
-            )
-            if decision.verdict is Verdict.ACCEPTED:
-                return None
-            if decision.verdict in (Verdict.REFUSED, Verdict.GIVE_UP):
-                if decision.loss in _REFUSED:
-                    address.note_refused()
-                return decision.loss
-            attempt = replace(decision.attempt, number=decision.attempt.number + 1)
-            await self._pause(address, decision, fence)
-
-    async def _turn(self, until: float | None, fence: Fence | None) -> Loss | None:
-        """Take a place on the wire, in order; or the loss, and no place, where deadline or fence come first."""
-        over = _over(until, fence)
-        if over is not None:
-            return over
-        if not self._wire.locked():
-            await self._wire.acquire()
-            return None
-        try:
-            async with asyncio.timeout_at(until) as limit:
-                forget = fence.on_close(lambda: _expire(limit)) if fence is not None else None
-                try:
-                    await self._wire.acquire()
-                finally:
-                    if forget is not None:
-                        forget()
-        except TimeoutError:
-            return _over(until, fence) or Loss.EXPIRED
-        over = _over(until, fence)
-        if over is not None:
-            self._wire.release()
-        return over
-
-    async def _try(
-        self, trail: _Trail, address: Address, headers: tuple[tuple[bytes, bytes], ...], body: bytes, *, fresh: bool
-    ) -> Outcome:
-        loop = asyncio.get_running_loop()
-        timeout = self._policy.timeout.total_seconds() if self._policy.timeout is not None else None
-        trail.tries += 1
-        trail.on_wire = True
-        started = loop.time()
-        outcome = await address.attempt(headers, body, timeout=timeout, fresh=fresh)
-        trail.on_wire = False
-        word = str(outcome.status) if isinstance(outcome, Answered) else outcome.why.value
-        self.counters.count_try(word, loop.time() - started)
-        self.counters.retries += trail.tries > 1
-        return outcome
-
-    async def _pause(self, address: Address, decision: Decision, fence: Fence | None) -> None:
-        """Wait for the next try; a fence that closes ends the wait."""
-        if decision.after > 0:
-            loop = asyncio.get_running_loop()
-            woken: asyncio.Future[None] = loop.create_future()
-            timer = loop.call_later(decision.after, _wake, woken)
-            forget = fence.on_close(lambda: _wake(woken)) if fence is not None else None
-            try:
-                await woken
-            finally:
-                timer.cancel()
-                if forget is not None:
-                    forget()
-        if decision.verdict is Verdict.HOLD:
-            address.reread()
+        return loss
 
 
-def _over(until: float | None, fence: Fence | None) -> Loss | None:
-    """Why no further try may begin, if so."""
-    if fence is not None and fence.closed:
-        return Loss.FENCED
-    return Loss.EXPIRED if until is not None and asyncio.get_running_loop().time() >= until else None
+class _Delivery:
+    """One event on its way: its first try without a task, and a task for whatever comes after that."""
 
+    __slots__ = ("_sink", "done", "event", "task", "tries")
 
-def _stale(outcome: Outcome) -> bool:
-    return isinstance(outcome, Unanswered) and outcome.why is NoAnswer.STALE
+    def __init__(self, sink: HttpSink, event: CloudEvent, tries: Tries) -> None:
+        self._sink = sink
+        self.event = event
+        self.tries = tries
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
 
+    def start(self, deadline: Deadline | None, fence: Fence | None) -> None:
+        def tried(outcome: Outcome) -> None:
+            if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+                self.tries.accepted()
+                self.end(None)
+            else:
+                self._go_on(outcome, deadline, fence)
 
-def _expire(limit: asyncio.Timeout) -> None:
-    if not limit.expired():
-        limit.reschedule(0)
+        if not self.tries.start(tried):
+            self._go_on(None, deadline, fence)
 
+    def stop(self) -> bool:
+        """End it early, as `HttpSink.drain` does. False where it has ended already."""
+        if self.task is not None:
+            return self.task.cancel()
+        self.tries.stop()
+        self.end(Loss.STOPPED)
+        return True
 
-def _wake(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
+    def end(self, loss: Loss | None, *, dead_lettered: bool = False) -> None:
+        error = self._sink.ended(self, loss, dead_lettered=dead_lettered)
+        if self.done.done():
+            return  # the caller is gone
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+    def _go_on(self, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None) -> None:
+        delivering = self._sink.deliver(self, outcome, deadline, fence)
+        self.task = asyncio.create_task(delivering, name=f"deliver {self.event.id}")
+        self.task.add_done_callback(self._tell_of_bug)
+
+    def _tell_of_bug(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("delivery failed", exc_info=error, extra={"sink": self._sink.address.shown})
 
 
 def _dead_letter(event: CloudEvent, sink: str, last: Outcome | None) -> CloudEvent:

@@ -16,7 +16,7 @@ from pathlib import Path
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
 from wellhead.host import Host
-from wellhead.transport import AiohttpTransport
+from wellhead.transport.http import HttpTransport
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -25,7 +25,7 @@ from tests.bench import sample
 
 async def send(sink_url: str, count: int, concurrency: int) -> dict[str, float]:
     """Send ``count`` events; raises at the first one that is not accepted."""
-    transport = AiohttpTransport()
+    transport = HttpTransport()
     host = Host(transport, SystemClock())
     sink = host.open_sink("bench", SinkBinding(sink=sink_url))
     left = iter(range(count))

@@ -15,15 +15,18 @@ from wellhead.adapter import Fence
 from wellhead.address import Address
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
-from wellhead.delivery import Answered, Policy
+from wellhead.delivery import Policy
 from wellhead.errors import DeliveryError
 from wellhead.event import CloudEvent
 from wellhead.sink import HttpSink
 from wellhead.testing import Answer, Behaviour, Garbage, HalfAnswer, Hang, RecordingSink, Reset
-from wellhead.transport import AiohttpTransport, Post
+from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    from wellhead.delivery import Outcome
+    from wellhead.transport import Post
 
 EVENTS: Final = 2000
 LANES: Final = 64
@@ -50,7 +53,7 @@ def event(lane: int, number: int) -> CloudEvent:
 
 @asynccontextmanager
 async def sending(*, max_on_wire: int = 128) -> AsyncIterator[tuple[RecordingSink, HttpSink]]:
-    transport = AiohttpTransport(environment={})
+    transport = HttpTransport()
     try:
         async with asyncio.timeout(IN_TIME), RecordingSink() as there:
             binding = SinkBinding(sink=there.url)
@@ -144,17 +147,20 @@ async def test_a_sink_that_restarts_ten_times_under_load_costs_nothing() -> None
 async def test_the_bound_on_what_is_on_the_wire_holds_under_load() -> None:
     on_wire = most = 0
 
-    class Counting(AiohttpTransport):
-        async def post(self, post: Post, /) -> Answered:
+    class Counting(HttpTransport):
+        def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
             nonlocal on_wire, most
             on_wire += 1
             most = max(most, on_wire)
-            try:
-                return await super().post(post)
-            finally:
-                on_wire -= 1
 
-    transport = Counting(environment={})
+            def ended(outcome: Outcome) -> None:
+                nonlocal on_wire
+                on_wire -= 1
+                done(outcome)
+
+            return super().begin(post, ended)
+
+    transport = Counting()
     async with asyncio.timeout(IN_TIME), RecordingSink() as there:
         there.then(*[one for one in seeded(4, chance=0.3, hangs=0) if one != Answer(401)])
         binding = SinkBinding(sink=there.url)

@@ -22,7 +22,7 @@ from wellhead.clock import SystemClock
 from wellhead.event_text import event_text
 from wellhead.host import Host
 from wellhead.http_binding import decode, encode, encode_structured
-from wellhead.transport import AiohttpTransport
+from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def test_any_valid_event_of_ours_is_printed_by_go_as_by_us(event: CloudEvent, mo
 
 @pytest.mark.parametrize("structured", [False, True], ids=["binary", "structured"])
 async def test_what_our_sink_sends_arrives_and_is_printed_as_it_was_sent(*, structured: bool, receiver: GoPeer) -> None:
-    transport = AiohttpTransport(environment={})
+    transport = HttpTransport()
     host = Host(transport, SystemClock())
     sink = host.open_sink("it", SinkBinding(sink=receiver.url), structured=structured)
     try:

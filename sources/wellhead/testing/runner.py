@@ -12,7 +12,7 @@ from wellhead.binding import SinkBinding
 from wellhead.clock import Clock, SystemClock
 from wellhead.delivery import Policy
 from wellhead.host import Host
-from wellhead.transport import AiohttpTransport
+from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +68,7 @@ async def running(
 
     Retries come fast (from 1 ms on) unless ``policy`` says otherwise. What leaves the adapter is raised on leaving.
     """
-    transport = AiohttpTransport(environment={})
+    transport = HttpTransport()
     host = Host(transport, clock or SystemClock())
     sink = host.open_sink(
         NAME,

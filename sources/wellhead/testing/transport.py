@@ -9,16 +9,17 @@ import asyncio
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from wellhead.delivery import Answered
-from wellhead.errors import NoAnswer, TransportError
+from wellhead.delivery import Answered, Unanswered
+from wellhead.errors import NoAnswer
 from wellhead.http_binding import decode
-from wellhead.transport import BODY_KEPT
+from wellhead.transport import BODY_KEPT, in_task
 
 from .recorder import Answer, Behaviour, HalfAnswer, Hang, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wellhead.delivery import Outcome
     from wellhead.event import CloudEvent
     from wellhead.transport import Post
 
@@ -38,6 +39,7 @@ class FakeTransport:
         self._script: deque[Behaviour] = deque()
         self._default: Callable[[Post], Behaviour] = lambda _: Answer()
         self._kept: Counter[str] = Counter()
+        self._tries: set[asyncio.Task[Outcome]] = set()
         self._changed = asyncio.Condition()
         self._closed = asyncio.Event()
 
@@ -67,47 +69,49 @@ class FakeTransport:
             await self._changed.wait_for(lambda: len(self.posts) >= number)
         return self.posts[:number]
 
-    async def post(self, post: Post, /) -> Answered:
-        """See `wellhead.transport.Transport.post`."""
+    def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
+        """See `wellhead.transport.Transport.begin`."""
+        return in_task(self._try(post), done, self._tries)
+
+    async def _try(self, post: Post) -> Outcome:
         if self._closed.is_set():
-            raise TransportError(NoAnswer.CONNECT, "the transport is closed")
+            return Unanswered(NoAnswer.CONNECT, "the transport is closed")
+        url = post.target.url
         behaviour = self._script.popleft() if self._script else self._default(post)
-        reused = not post.fresh and self._kept[post.url] > 0
-        self._kept[post.url] -= reused
+        reused = not post.fresh and self._kept[url] > 0
+        self._kept[url] -= reused
         self.posts.append(post)
         self.on_wire += 1
         self.most_on_wire = max(self.most_on_wire, self.on_wire)
         try:
             await self._note()
             async with asyncio.timeout(post.timeout):
-                answer = await self._unless_closed(behaviour, reused=reused)
+                outcome = await self._unless_closed(behaviour, reused=reused)
         except TimeoutError:
-            raise TransportError(NoAnswer.TIMEOUT, f"no answer within {post.timeout} s") from None
+            return Unanswered(NoAnswer.TIMEOUT, f"no answer within {post.timeout} s")
         finally:
             self.on_wire -= 1
-        self._kept[post.url] += isinstance(behaviour, Answer) and not (behaviour.close or post.fresh)
-        if 200 <= answer.status < 300:
+        self._kept[url] += isinstance(behaviour, Answer) and not (behaviour.close or post.fresh)
+        if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
             self.events.extend(decode(post.headers, post.body))
             await self._note()
-        return answer
+        return outcome
 
     async def aclose(self) -> None:
         """See `wellhead.transport.Transport.aclose`."""
         self._closed.set()
 
-    async def _unless_closed(self, behaviour: Behaviour, *, reused: bool) -> Answered:
+    async def _unless_closed(self, behaviour: Behaviour, *, reused: bool) -> Outcome:
         closed = asyncio.create_task(self._closed.wait(), name="fake transport: until closed")
         answer = asyncio.create_task(self._answer(behaviour, reused=reused), name="fake transport: a try")
         try:
             await asyncio.wait((closed, answer), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise TransportError(NoAnswer.RESET, "the transport was closed")
-            return answer.result()
+            return answer.result() if answer.done() else Unanswered(NoAnswer.RESET, "the transport was closed")
         finally:
             closed.cancel()
             answer.cancel()
 
-    async def _answer(self, behaviour: Behaviour, *, reused: bool) -> Answered:
+    async def _answer(self, behaviour: Behaviour, *, reused: bool) -> Outcome:
         await asyncio.sleep(self._latency())
         if isinstance(behaviour, Answer):
             if behaviour.until is not None:
@@ -118,8 +122,8 @@ class FakeTransport:
         if isinstance(behaviour, HalfAnswer) and behaviour.status is not None:
             return Answered(behaviour.status)
         if isinstance(behaviour, Reset | HalfAnswer):
-            raise TransportError(NoAnswer.STALE if reused else NoAnswer.RESET, "connection reset")
-        raise TransportError(NoAnswer.PROTOCOL, "not HTTP")
+            return Unanswered(NoAnswer.STALE if reused else NoAnswer.RESET, "connection reset")
+        return Unanswered(NoAnswer.PROTOCOL, "not HTTP")
 
     async def _note(self) -> None:
         async with self._changed:

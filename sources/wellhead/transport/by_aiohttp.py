@@ -1,59 +1,34 @@
-"""One POST over HTTP/1.1: the seam, and its first implementation on aiohttp. Decides nothing about retries."""
+"""`AiohttpTransport`: POSTs by aiohttp, for what our own transport leaves to it: proxies and Unix sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
 
-from .delivery import Answered
-from .errors import NoAnswer, TransportError
+from wellhead.delivery import Answered, Unanswered
+from wellhead.errors import NoAnswer
+
+from . import BODY_KEPT, in_task
+from .proxies import Proxies
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-BODY_KEPT: Final = 64 * 1024
-"""Bytes of an answer's body that are read, so that its connection can be used again; beyond, it is closed."""
+    from wellhead.delivery import Outcome
+
+    from . import Post
+
 _BODY_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    """One request. ``timeout`` is in seconds for the whole try, None for no limit."""
-
-    url: str = field(repr=False)  # a query may be a secret
-    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
-    body: bytes = field(repr=False)
-    timeout: float | None = None
-    tls: ssl.SSLContext | None = None
-    fresh: bool = False
-    """Use no kept-alive connection."""
-
-
-class Transport(Protocol):
-    """Performs POSTs. Shared by every sink of a process; bounded by whoever calls."""
-
-    async def post(self, post: Post, /) -> Answered:
-        """The answer to one try: status, ``Retry-After``, the body's first `BODY_KEPT` bytes.
-
-        Raises `TransportError` where no answer came; redirects are answers. A connection that was kept alive and
-        turned out closed before any byte of the answer raises it with ``NoAnswer.STALE``. Cancelling ends the try
-        and its connection.
-        """
-
-    async def aclose(self) -> None:
-        """Close every connection. Tries still on the wire fail, and so do later ones."""
 
 
 class AiohttpTransport:
@@ -65,32 +40,37 @@ class AiohttpTransport:
 
     def __init__(self, *, keepalive_seconds: float = 4.0, environment: Mapping[str, str] | None = None) -> None:
         self._keepalive = keepalive_seconds
-        self._proxies = _Proxies(os.environ if environment is None else environment)
+        self._proxies = Proxies(os.environ if environment is None else environment)
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._tries: set[asyncio.Task[Outcome]] = set()
         self._closed = False
 
-    async def post(self, post: Post, /) -> Answered:
+    def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
+        """See `Transport.begin`."""
+        return in_task(self._try(post), done, self._tries)
+
+    async def _try(self, post: Post) -> Outcome:
         if self._closed:
-            raise TransportError(NoAnswer.CONNECT, "the transport is closed")
+            return Unanswered(NoAnswer.CONNECT, "the transport is closed")
         session = self._session(fresh=post.fresh)
         in_hand = _Try()
         _in_hand.set(in_hand)
         try:
             async with session.post(
-                _url(post.url),
+                _url(post.target.url),
                 data=post.body,
                 headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in post.headers],
                 allow_redirects=False,
                 timeout=_timeout(post.timeout),
-                ssl=post.tls if post.tls is not None else True,
-                proxy=self._proxies.proxy(post.url),
+                ssl=post.target.tls if post.target.tls is not None else True,
+                proxy=self._proxies.proxy(post.target.url),
             ) as response:
                 return Answered(response.status, response.headers.get("Retry-After"), await _body(response))
         except TimeoutError:
-            raise TransportError(NoAnswer.TIMEOUT, f"no answer within {post.timeout} s") from None
+            return Unanswered(NoAnswer.TIMEOUT, f"no answer within {post.timeout} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise TransportError(_why(error, reused=in_hand.reused), _words(error)) from None
+            return Unanswered(_why(error, reused=in_hand.reused), _words(error))
 
     async def aclose(self) -> None:
         self._closed = True
@@ -195,24 +175,3 @@ def _words(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return error.message[:200]
     return str(error)[:200] or type(error).__name__
-
-
-class _Proxies:
-    """``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``. Not aiohttp's ``trust_env``, which would send ~/.netrc's passwords."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        variables = {name.lower(): value for name, value in environment.items() if value}
-        self._by_scheme = {scheme: variables.get(f"{scheme}_proxy", "") for scheme in ("http", "https")}
-        if "request_method" in variables:  # CGI: HTTP_PROXY is the request's Proxy header then (httpoxy)
-            self._by_scheme["http"] = ""
-        self._no_proxy = variables.get("no_proxy", "")
-
-    def proxy(self, url: str) -> str | None:
-        if not any(self._by_scheme.values()):
-            return None
-        from urllib.request import proxy_bypass  # noqa: PLC0415 - slow to import, few have proxies
-
-        parts = URL(url, encoded=True)
-        if proxy_bypass(f"{parts.host}:{parts.port}", {"no": self._no_proxy}):
-            return None
-        return self._by_scheme.get(parts.scheme) or None

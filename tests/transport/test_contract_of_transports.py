@@ -13,8 +13,8 @@ import pytest
 import trustme
 from tests.faults.tls_sink import tls_sink
 
-from wellhead.delivery import Answered
-from wellhead.errors import NoAnswer, TransportError
+from wellhead.delivery import Answered, Outcome, Unanswered
+from wellhead.errors import NoAnswer
 from wellhead.event import CloudEvent
 from wellhead.http_binding import encode
 from wellhead.http_server import HttpServer, Request, Response, Takeover
@@ -28,7 +28,9 @@ from wellhead.testing import (
     RecordingSink,
     Reset,
 )
-from wellhead.transport import BODY_KEPT, AiohttpTransport, Post, Transport
+from wellhead.transport import BODY_KEPT, Post, Target, Transport, one_try
+from wellhead.transport.by_aiohttp import AiohttpTransport
+from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -59,23 +61,27 @@ class Wire:
     url: str
 
     async def post(self, *, timeout: float | None = 5.0, fresh: bool = False) -> Answered:
-        return await self.transport.post(
-            Post(url=self.url, headers=tuple(HEADERS), body=BODY, timeout=timeout, fresh=fresh)
-        )
+        return answered(await self.try_it(timeout=timeout, fresh=fresh))
 
     async def fails(self, *, timeout: float | None = 5.0, fresh: bool = False) -> NoAnswer:
-        with pytest.raises(TransportError) as caught:
-            await self.post(timeout=timeout, fresh=fresh)
-        return caught.value.why
+        return unanswered(await self.try_it(timeout=timeout, fresh=fresh)).why
+
+    async def try_it(self, *, timeout: float | None = 5.0, fresh: bool = False) -> Outcome:
+        post = Post(target=Target(self.url), headers=tuple(HEADERS), body=BODY, timeout=timeout, fresh=fresh)
+        return await one_try(self.transport, post)
 
 
-@pytest.fixture(params=["sockets", "fake"])
+def _new(kind: str) -> HttpTransport | AiohttpTransport:
+    return HttpTransport() if kind == "ours" else AiohttpTransport(environment={})
+
+
+@pytest.fixture(params=["ours", "aiohttp", "fake"])
 async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
     if request.param == "fake":
         fake = FakeTransport()
         yield Wire(fake, fake, "http://fake/")
         return
-    transport = AiohttpTransport(environment={})
+    transport = _new(request.param)
     async with RecordingSink() as sink:
         yield Wire(transport, sink, sink.url)
         await transport.aclose()
@@ -171,15 +177,25 @@ class TestTheContract:
 # Sockets only.
 
 
-@pytest.fixture
-async def transport() -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(environment={})
+@pytest.fixture(params=["ours", "aiohttp"])
+async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+    transport = _new(request.param)
     yield transport
     await transport.aclose()
 
 
 def post_to(url: str, *, tls: ssl.SSLContext | None = None, timeout: float | None = 5.0) -> Post:
-    return Post(url=url, headers=tuple(HEADERS), body=BODY, timeout=timeout, tls=tls)
+    return Post(target=Target(url, tls), headers=tuple(HEADERS), body=BODY, timeout=timeout)
+
+
+def answered(outcome: Outcome) -> Answered:
+    assert isinstance(outcome, Answered), outcome
+    return outcome
+
+
+def unanswered(outcome: Outcome) -> Unanswered:
+    assert isinstance(outcome, Unanswered), outcome
+    return outcome
 
 
 @asynccontextmanager
@@ -213,55 +229,51 @@ def free_port() -> int:
 
 
 class TestOverSockets:
-    async def test_a_refused_connection_is_told_as_connect(self, transport: AiohttpTransport) -> None:
-        with pytest.raises(TransportError) as caught:
-            await transport.post(post_to(f"http://127.0.0.1:{free_port()}/"))
-        assert caught.value.why is NoAnswer.CONNECT
+    async def test_a_refused_connection_is_told_as_connect(self, transport: Transport) -> None:
+        failure = unanswered(await one_try(transport, post_to(f"http://127.0.0.1:{free_port()}/")))
+        assert failure.why is NoAnswer.CONNECT
 
-    async def test_a_name_that_does_not_resolve_is_told_as_connect(self, transport: AiohttpTransport) -> None:
-        with pytest.raises(TransportError) as caught:
-            await transport.post(post_to("http://no-such-host.invalid/"))
-        assert caught.value.why is NoAnswer.CONNECT
+    async def test_a_name_that_does_not_resolve_is_told_as_connect(self, transport: Transport) -> None:
+        failure = unanswered(await one_try(transport, post_to("http://no-such-host.invalid/")))
+        assert failure.why is NoAnswer.CONNECT
 
-    async def test_a_port_that_speaks_no_tls_is_told_as_tls(self, transport: AiohttpTransport) -> None:
+    async def test_a_port_that_speaks_no_tls_is_told_as_tls(self, transport: Transport) -> None:
         async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
-            with pytest.raises(TransportError) as caught:
-                await transport.post(post_to(url.replace("http:", "https:")))
-        assert caught.value.why is NoAnswer.TLS
+            failure = unanswered(await one_try(transport, post_to(url.replace("http:", "https:"))))
+        assert failure.why is NoAnswer.TLS
 
-    async def test_a_name_that_the_certificate_does_not_hold_is_told_as_tls(self, transport: AiohttpTransport) -> None:
+    async def test_a_name_that_the_certificate_does_not_hold_is_told_as_tls(self, transport: Transport) -> None:
         authority = trustme.CA()
         trust = ssl.create_default_context()
         authority.configure_trust(trust)
         async with tls_sink(authority, "elsewhere.example") as url:
-            with pytest.raises(TransportError) as caught:
-                await transport.post(post_to(url, tls=trust))
-        assert caught.value.why is NoAnswer.TLS
+            failure = unanswered(await one_try(transport, post_to(url, tls=trust)))
+        assert failure.why is NoAnswer.TLS
 
-    async def test_an_interim_answer_is_not_the_answer(self, transport: AiohttpTransport) -> None:
+    async def test_an_interim_answer_is_not_the_answer(self, transport: Transport) -> None:
         answer = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
         async with answering(answer) as url:
-            assert (await transport.post(post_to(url + "/"))).status == 202
+            assert answered(await one_try(transport, post_to(url + "/"))).status == 202
 
-    async def test_switching_protocols_is_an_answer(self, transport: AiohttpTransport) -> None:
+    async def test_switching_protocols_is_an_answer(self, transport: Transport) -> None:
         async with answering(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n") as url:
-            assert (await transport.post(post_to(url + "/", timeout=0.5))).status == 101
+            assert answered(await one_try(transport, post_to(url + "/", timeout=0.5))).status == 101
 
-    async def test_a_body_that_never_ends_is_an_answer_once_the_time_is_over(self, transport: AiohttpTransport) -> None:
+    async def test_a_body_that_never_ends_is_an_answer_once_the_time_is_over(self, transport: Transport) -> None:
         async with answering(b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\nhalf", and_hang=True) as url:
-            assert (await transport.post(post_to(url + "/", timeout=0.1))).status == 202
+            assert answered(await one_try(transport, post_to(url + "/", timeout=0.1))).status == 202
 
-    async def test_a_body_without_a_length_ends_with_the_connection(self, transport: AiohttpTransport) -> None:
+    async def test_a_body_without_a_length_ends_with_the_connection(self, transport: Transport) -> None:
         async with answering(b"HTTP/1.1 200 OK\r\n\r\nuntil the end") as url:
-            assert (await transport.post(post_to(url + "/"))).body == b"until the end"
+            assert answered(await one_try(transport, post_to(url + "/"))).body == b"until the end"
 
-    async def test_a_compressed_body_is_left_as_it_came(self, transport: AiohttpTransport) -> None:
+    async def test_a_compressed_body_is_left_as_it_came(self, transport: Transport) -> None:
         zipped = b"\x1f\x8b not really"
         headers = ((b"Content-Encoding", b"gzip"),)
         async with serving(lambda _: Response(422, zipped, headers)) as url:
-            assert (await transport.post(post_to(url))).body == zipped
+            assert answered(await one_try(transport, post_to(url))).body == zipped
 
-    async def test_the_url_is_sent_as_it_is_spelled(self, transport: AiohttpTransport) -> None:
+    async def test_the_url_is_sent_as_it_is_spelled(self, transport: Transport) -> None:
         seen: list[str] = []
 
         def note(request: Request) -> Response:
@@ -269,10 +281,10 @@ class TestOverSockets:
             return Response(202)
 
         async with serving(note) as url:
-            await transport.post(post_to(url + "/a%2Fb;c/%7e?q=a+b%20c&d"))
+            await one_try(transport, post_to(url + "/a%2Fb;c/%7e?q=a+b%20c&d"))
         assert seen == ["/a%2Fb;c/%7e?q=a+b%20c&d"]
 
-    async def test_no_header_is_sent_beside_those_given(self, transport: AiohttpTransport) -> None:
+    async def test_no_header_is_sent_beside_those_given(self, transport: Transport) -> None:
         seen: list[bytes] = []
 
         def note(request: Request) -> Response:
@@ -280,10 +292,10 @@ class TestOverSockets:
             return Response(202)
 
         async with serving(note) as url:
-            await transport.post(post_to(url))
+            await one_try(transport, post_to(url))
         assert set(seen) - {name for name, _ in HEADERS} == {b"host", b"content-length"}
 
-    async def test_cookies_are_not_kept(self, transport: AiohttpTransport) -> None:
+    async def test_cookies_are_not_kept(self, transport: Transport) -> None:
         seen: list[str | None] = []
 
         def bake(request: Request) -> Response:
@@ -291,31 +303,32 @@ class TestOverSockets:
             return Response(202, b"", ((b"Set-Cookie", b"a=b"),))
 
         async with serving(bake) as url:
-            await transport.post(post_to(url))
-            await transport.post(post_to(url))
+            await one_try(transport, post_to(url))
+            await one_try(transport, post_to(url))
         assert seen == [None, None]
 
-    async def test_an_endless_head_is_told_as_protocol(self, transport: AiohttpTransport) -> None:
+    async def test_an_endless_head_is_told_as_protocol(self, transport: Transport) -> None:
         async with answering(b"HTTP/1.1 202 Accepted\r\nX: " + b"x" * 100_000 + b"\r\n\r\n") as url:
-            with pytest.raises(TransportError) as caught:
-                await transport.post(post_to(url + "/"))
-        assert caught.value.why is NoAnswer.PROTOCOL
+            failure = unanswered(await one_try(transport, post_to(url + "/")))
+        assert failure.why is NoAnswer.PROTOCOL
 
     async def test_closing_what_was_never_used_is_no_matter(self) -> None:
         await AiohttpTransport(environment={}).aclose()
+        await HttpTransport().aclose()
 
     @pytest.mark.parametrize(
         "octets", [Garbage().octets, b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 202 OK\r\nContent-Length: x\r\n\r\n"]
     )
-    async def test_no_error_shows_the_query(self, transport: AiohttpTransport, octets: bytes) -> None:
+    async def test_no_error_shows_the_query(self, transport: Transport, octets: bytes) -> None:
         async with answering(octets) as url:
-            with pytest.raises(TransportError) as caught:
-                await transport.post(post_to(f"{url}/?key={SECRET}"))
-        assert SECRET not in str(caught.value)
+            failure = unanswered(await one_try(transport, post_to(f"{url}/?key={SECRET}")))
+        assert SECRET not in str(failure)
 
     def test_a_post_shows_neither_query_nor_headers_nor_body(self) -> None:
         post = Post(
-            url=f"http://sink/?key={SECRET}", headers=((b"authorization", SECRET.encode()),), body=SECRET.encode()
+            target=Target(f"http://sink/?key={SECRET}"),
+            headers=((b"authorization", SECRET.encode()),),
+            body=SECRET.encode(),
         )
         assert SECRET not in repr(post)
 
@@ -330,7 +343,7 @@ class TestProxies:
 
         async with serving(note) as proxy:
             transport = AiohttpTransport(environment={"HTTP_PROXY": proxy})
-            assert (await transport.post(post_to("http://sink.example/in"))).status == 202
+            assert answered(await one_try(transport, post_to("http://sink.example/in"))).status == 202
             await transport.aclose()
         assert seen == ["http://sink.example/in"]
 
@@ -338,30 +351,28 @@ class TestProxies:
         nowhere = f"http://127.0.0.1:{free_port()}"
         transport = AiohttpTransport(environment={"http_proxy": nowhere, "NO_PROXY": "127.0.0.1"})
         async with RecordingSink() as sink:
-            assert (await transport.post(post_to(sink.url))).status == 202
+            assert answered(await one_try(transport, post_to(sink.url))).status == 202
             await transport.aclose()
 
     async def test_a_request_header_of_cgi_is_no_proxy(self) -> None:
         nowhere = f"http://127.0.0.1:{free_port()}"
         transport = AiohttpTransport(environment={"HTTP_PROXY": nowhere, "REQUEST_METHOD": "POST"})
         async with RecordingSink() as sink:
-            assert (await transport.post(post_to(sink.url))).status == 202
+            assert answered(await one_try(transport, post_to(sink.url))).status == 202
             await transport.aclose()
 
     async def test_a_proxy_that_is_away_is_told_as_connect_and_shows_no_password(self) -> None:
         transport = AiohttpTransport(environment={"HTTP_PROXY": f"http://u:{SECRET}@127.0.0.1:{free_port()}"})
-        with pytest.raises(TransportError) as caught:
-            await transport.post(post_to("http://sink.example/"))
+        failure = unanswered(await one_try(transport, post_to("http://sink.example/")))
         await transport.aclose()
-        assert caught.value.why is NoAnswer.CONNECT
-        assert SECRET not in str(caught.value)
+        assert failure.why is NoAnswer.CONNECT
+        assert SECRET not in str(failure)
 
     async def test_a_proxy_that_refuses_to_connect_is_told_as_connect_and_shows_no_secret(self) -> None:
         async with serving(lambda _: Response(407)) as proxy:
             address = proxy.replace("//", f"//u:{SECRET}@")
             transport = AiohttpTransport(environment={"HTTPS_PROXY": address})
-            with pytest.raises(TransportError) as caught:
-                await transport.post(post_to(f"https://sink.example/?key={SECRET}"))
+            failure = unanswered(await one_try(transport, post_to(f"https://sink.example/?key={SECRET}")))
             await transport.aclose()
-        assert caught.value.why is NoAnswer.CONNECT
-        assert SECRET not in str(caught.value)
+        assert failure.why is NoAnswer.CONNECT
+        assert SECRET not in str(failure)

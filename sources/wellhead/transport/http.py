@@ -1,0 +1,341 @@
+"""`HttpTransport`: HTTP/1.1 over kept-alive connections, as cheap as Python allows. Who gets which connection.
+
+One request at a time on each connection: of many in a row the outcome of all would be unknown when it breaks. An
+accepted event costs no task, no timer and no parser here: tries share one timer, and what a connection reads is
+compared with the answer before it. Measured beside aiohttp in ``tests/bench``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections import Counter, deque
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from wellhead.delivery import Unanswered
+from wellhead.errors import NoAnswer
+
+from .answer import Memo
+from .connection import Connection, Timeouts, Try
+from .dial import Dial, dial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wellhead.delivery import Outcome
+
+    from . import Post
+
+_NEVER: Final = float("inf")
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class _Place(NamedTuple):
+    """A URL, taken apart: whom to connect to, and how the request begins."""
+
+    host: str
+    port: int
+    secure: bool
+    begins: bytes
+
+
+class HttpTransport:
+    """`Transport` of our own, over TCP and TLS; for proxies and Unix sockets see `AiohttpTransport`.
+
+    At most ``limit`` connections are open to one target; further tries wait, first come first served. A connection
+    idle for ``idle_seconds`` is closed, sooner than common servers close theirs (Node.js: 5 s); one as old as
+    ``age_seconds``, a fifth more or less, after the answer it waits for, so that new pods behind a name or a Service
+    get their share. ``connect`` stands for the network in simulations.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int = 512,
+        idle_seconds: float = 4.0,
+        age_seconds: float = 60.0,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        connect: Dial = dial,
+        luck: Callable[[], float] = random.random,
+    ) -> None:
+        self.limit = limit
+        self.idle_seconds = idle_seconds
+        self.timeouts = timeouts
+        self.memo = Memo()
+        self.connect = connect
+        self._age_seconds = age_seconds
+        self._luck = luck
+        self._pools: dict[tuple[str, int, ssl.SSLContext | None], _Pool] = {}
+        self._default_context: ssl.SSLContext | None = None
+        self._tries: set[Try] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = _NEVER
+        self._closed = False
+
+    def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
+        """See `Transport.begin`."""
+        loop = asyncio.get_running_loop()
+        place = _place(post.target.url)
+        now = loop.time()
+        attempt = Try(post, _octets(place, post), done, _NEVER if post.timeout is None else now + post.timeout)
+        if self._closed:
+            loop.call_soon(attempt.end, Unanswered(NoAnswer.CONNECT, "the transport is closed"))
+            return partial(self._cancel, attempt)
+        self._tries.add(attempt)
+        key = (place.host, place.port, self._context(post) if place.secure else None)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _Pool(self, *key)
+        pool.serve(attempt, now)
+        if attempt.due < self._alarm_at:
+            self._set_alarm(attempt.due)
+        return partial(self._cancel, attempt)
+
+    async def aclose(self) -> None:
+        """See `Transport.aclose`."""
+        self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        closing = [pool.close() for pool in tuple(self._pools.values())]
+        for attempt in tuple(self._tries):
+            self._fail(attempt, NoAnswer.RESET, "the transport was closed")
+        await asyncio.gather(*(task for tasks in closing for task in tasks), return_exceptions=True)
+        self._pools.clear()
+        await asyncio.sleep(0)  # transports that were aborted are closed in the loop's next turn
+
+    def lifetime(self) -> float:
+        """Seconds for which a new connection is kept, spread so that not all are renewed at once."""
+        return self._age_seconds * (0.8 + 0.4 * self._luck())
+
+    def ended(self, attempt: Try) -> None:
+        """It needs no watch any more."""
+        self._tries.discard(attempt)
+
+    def failed(self, attempt: Try, why: NoAnswer, detail: str) -> None:
+        """No connection could be made for it."""
+        self._fail(attempt, why, detail)
+
+    def hurried(self, attempt: Try) -> None:
+        """It is due sooner than it was."""
+        if attempt.due < self._alarm_at:
+            self._set_alarm(attempt.due)
+
+    def drop(self, pool: _Pool) -> None:
+        """``pool`` has neither connections nor tries: its certificates may be of the past."""
+        if self._pools.get(pool.key) is pool:
+            del self._pools[pool.key]
+
+    def _context(self, post: Post) -> ssl.SSLContext:
+        if post.target.tls is not None:
+            return post.target.tls
+        if self._default_context is None:
+            self._default_context = ssl.create_default_context()
+        return self._default_context
+
+    def _set_alarm(self, at: float) -> None:
+        # One timer for all: nearly every try ends long before it is due, and the next is due later.
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = asyncio.get_running_loop().call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._alarm, self._alarm_at = None, _NEVER
+        for attempt in [attempt for attempt in self._tries if attempt.due <= now]:
+            seconds = attempt.post.timeout
+            why = attempt.late or f"no answer within {seconds} s"
+            if attempt.connection is not None:
+                attempt.connection.overdue(why)
+            else:
+                self._fail(attempt, NoAnswer.CONNECT, attempt.late or f"no connection within {seconds} s")
+        following = min((attempt.due for attempt in self._tries), default=_NEVER)
+        if following < self._alarm_at:
+            self._set_alarm(following)
+
+    def _cancel(self, attempt: Try) -> None:
+        attempt.done = None
+        self._tries.discard(attempt)
+        if attempt.connection is not None:
+            attempt.connection.abort()
+
+    def _fail(self, attempt: Try, why: NoAnswer, detail: str) -> None:
+        if attempt.connection is not None:
+            attempt.connection.fail(why, detail)
+        else:
+            self._tries.discard(attempt)
+            attempt.end(Unanswered(why, detail))
+
+
+class _Pool:
+    """The connections to one target, and the tries that wait for one."""
+
+    def __init__(self, transport: HttpTransport, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        self.key = (host, port, tls)
+        self._transport = transport
+        self._open: set[Connection] = set()
+        self._idle: list[Connection] = []  # the one used last is used first, so that the others may grow old
+        self._waiting: deque[Try] = deque()  # those that have ended meanwhile are passed over
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._peers: Counter[object] = Counter()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def serve(self, attempt: Try, now: float) -> None:
+        """Give it a connection, now or once there is one."""
+        old: list[Connection] = []
+        while self._idle and not attempt.post.fresh:
+            connection = self._idle.pop()
+            if connection.open and now < connection.renew_at:
+                connection.carry(attempt)
+                break
+            old.append(connection)
+        else:
+            attempt.within(self._transport.timeouts.connect, "no connection was made in time")
+            self._waiting.append(attempt)
+            self._connect_where_needed()
+        for connection in old:
+            connection.abort()
+
+    def close(self) -> set[asyncio.Task[None]]:
+        """Close what rests, and give up connecting; what carries a try is closed with that."""
+        self._waiting.clear()
+        for connection in tuple(self._idle):
+            connection.abort()
+        for task in self._connecting:
+            task.cancel()
+        return self._connecting
+
+    # Its connections call these.
+
+    def established(self, connection: Connection) -> None:
+        connection.renew_at = asyncio.get_running_loop().time() + self._transport.lifetime()
+        self._open.add(connection)
+        self._peers[connection.peer] += 1
+
+    def released(self, connection: Connection, ended: Try) -> None:
+        self._transport.ended(ended)
+        now = asyncio.get_running_loop().time()
+        if now >= connection.renew_at:
+            connection.abort()
+        elif not self._hand_over(connection, new=False):
+            self._rest(connection, now)
+
+    def lost(self, connection: Connection, ended: Try | None) -> None:
+        if ended is not None:
+            self._transport.ended(ended)
+        if connection in self._open:
+            self._open.discard(connection)
+            self._peers[connection.peer] -= 1
+            if not self._peers[connection.peer]:
+                del self._peers[connection.peer]
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._connect_where_needed()
+        self._drop_if_empty()
+
+    def hurried(self, attempt: Try) -> None:
+        self._transport.hurried(attempt)
+
+    def _hand_over(self, connection: Connection, *, new: bool) -> bool:
+        """Let it carry the try that has waited longest, if there is one that it may."""
+        passed_over: list[Try] = []
+        found = None
+        while self._waiting and found is None:
+            attempt = self._waiting.popleft()
+            if attempt.post.fresh and not new:
+                passed_over.append(attempt)
+            elif attempt.waits:
+                found = attempt
+        self._waiting.extendleft(reversed(passed_over))
+        if found is not None:
+            connection.carry(found)
+        return found is not None
+
+    def _rest(self, connection: Connection, now: float) -> None:
+        connection.idle_since = now
+        self._idle.append(connection)
+        if self._sweep is None:
+            wait = self._transport.idle_seconds
+            self._sweep = asyncio.get_running_loop().call_at(now + wait, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        wait = self._transport.idle_seconds
+        while self._idle and self._idle[0].idle_since + wait <= loop.time():
+            self._idle[0].abort()
+        if self._idle:
+            self._sweep = loop.call_at(self._idle[0].idle_since + wait, self._close_idle)
+
+    def _connect_where_needed(self) -> None:
+        room = self._transport.limit - len(self._open) - len(self._connecting)
+        for attempt in tuple(self._waiting) if room > 0 or self._idle else ():
+            if not attempt.waits or attempt.asked:
+                continue
+            if room <= 0:
+                if self._idle:  # it wants a fresh connection; closing one makes room, and comes back here
+                    self._idle[0].abort()
+                return
+            room -= 1
+            attempt.asked = True
+            task = asyncio.create_task(self._connect(attempt), name=f"connect to {self.key[0]}:{self.key[1]}")
+            self._connecting.add(task)
+            task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._connect_where_needed()
+        self._drop_if_empty()
+
+    async def _connect(self, attempt: Try) -> None:
+        """Make a connection because of ``attempt``; it carries whichever waits longest by then."""
+        connection = Connection(self, self._transport.memo, self._transport.timeouts)
+        host, port, tls = self.key
+        try:
+            async with asyncio.timeout(self._transport.timeouts.connect):
+                await self._transport.connect(lambda: connection, host, port, tls, self._peers.__getitem__)
+        except TimeoutError:
+            failure = NoAnswer.CONNECT, "no connection was made in time"
+        except ssl.SSLError as error:
+            failure = NoAnswer.TLS, str(error)[:200]
+        except (OSError, ValueError) as error:  # ValueError: no name that DNS could know
+            failure = NoAnswer.CONNECT, str(error)[:200] or type(error).__name__
+        else:
+            if connection.open:
+                if not self._hand_over(connection, new=True):
+                    self._rest(connection, asyncio.get_running_loop().time())
+                return
+            failure = NoAnswer.CONNECT, "the connection was closed at once"
+        if attempt.waits:
+            self._transport.failed(attempt, *failure)
+
+    def _drop_if_empty(self) -> None:
+        if not (self._open or self._connecting or any(attempt.waits for attempt in self._waiting)):
+            if self._sweep is not None:
+                self._sweep.cancel()
+                self._sweep = None
+            self._transport.drop(self)
+
+
+@lru_cache(maxsize=4096)
+def _place(url: str) -> _Place:
+    """Raises ValueError for what is no http URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError("no http or https URL")
+    rest = url.partition("#")[0][url.index("://") + 3 + len(parts.netloc) :]
+    request = rest if rest.startswith("/") else f"/{rest}"
+    host = parts.netloc.rpartition("@")[2]
+    begins = f"POST {request} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii")
+    return _Place(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "https", begins)
+
+
+def _octets(place: _Place, post: Post) -> bytes:
+    head = [place.begins]
+    for name, value in post.headers:
+        head += (name, b": ", value, b"\r\n")
+    head += (b"content-length: %d\r\n\r\n" % len(post.body), post.body)
+    return b"".join(head)

@@ -1,0 +1,282 @@
+"""The tries of one event at one address, until `wellhead.delivery` has decided about it. Counts tries, not ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from .address import Address, describe
+from .circuit import Circuit
+from .delivery import (
+    Answered,
+    Attempt,
+    Outcome,
+    Policy,
+    Reaction,
+    Unanswered,
+    Verdict,
+    decide,
+    is_stale,
+    jittered,
+    reaction,
+)
+from .errors import Loss, NoAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .adapter import Fence
+    from .clock import Clock
+    from .delivery import Decision
+    from .event import CloudEvent
+    from .metrics import SinkCounters
+    from .places import Places
+
+REFUSED: Final = frozenset((Loss.REFUSED, Loss.POISON))
+
+
+class Lane:
+    """One address, and what all deliveries to it share."""
+
+    __slots__ = ("address", "circuit", "clock", "counters", "luck", "places", "policy", "timeout")
+
+    def __init__(
+        self,
+        address: Address,
+        policy: Policy,
+        *,
+        places: Places,
+        counters: SinkCounters,
+        clock: Clock,
+        luck: Callable[[], float],
+    ) -> None:
+        self.address = address
+        self.policy = policy
+        self.places = places
+        """Those on the wire; shared by a sink and its dead-letter sink."""
+        self.counters = counters
+        self.clock = clock
+        self.luck = luck
+        self.timeout = policy.timeout.total_seconds() if policy.timeout is not None else None
+        # A number of retries that was given is obeyed to the letter, each at its own time.
+        self.circuit = Circuit(lambda failures: jittered(policy, failures, luck())) if policy.retries is None else None
+
+
+class Tries:
+    """One event's at one address. Either `start` or `settle` is called first; `settle` goes on from what `start` got."""
+
+    __slots__ = (
+        "_body",
+        "_done",
+        "_end",
+        "_event",
+        "_fence",
+        "_headers",
+        "_lane",
+        "_probe",
+        "_started",
+        "_until",
+        "last",
+        "number",
+        "on_wire",
+    )
+
+    def __init__(self, lane: Lane, event: CloudEvent, until: float | None, fence: Fence | None) -> None:
+        self.last: Outcome | None = None
+        self.number = 0
+        self.on_wire = False
+        self._lane = lane
+        self._event = event
+        self._until = until
+        self._fence = fence
+        self._headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._body = b""
+        self._started = 0.0
+        self._probe = False
+
+    def __str__(self) -> str:
+        if self.on_wire:
+            return "still on the wire"
+        return describe(self.last) if self.last is not None else "never tried"
+
+    @property
+    def maybe_accepted(self) -> bool:
+        """Whether the sink may hold the event although no answer said so."""
+        unclear = isinstance(self.last, Unanswered) and self.last.why not in (NoAnswer.CONNECT, NoAnswer.TLS)
+        return self.on_wire or unclear
+
+    def start(self, done: Callable[[Outcome], object]) -> bool:
+        """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait."""
+        lane = self._lane
+        if (lane.circuit is not None and lane.circuit.open) or self._over() is not None or not lane.places.take():
+            return False
+        try:
+            self._begin(done, fresh=False)
+        except Exception:  # noqa: BLE001 - a mistake of ours: met again, told and counted in the delivery's task
+            lane.places.give_back()
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the try that `start` made; nobody is told."""
+        self._end()
+        self._lane.places.give_back()
+
+    async def settle(self, outcome: Outcome | None = None) -> Loss | None:
+        """Try until decided; the loss, or None where the address accepted the event. ``outcome`` is that of `start`."""
+        lane = self._lane
+        attempt = Attempt()
+        fresh = False
+        while True:
+            if outcome is None:
+                over = await self._turn()
+                if over is not None:
+                    return over
+                outcome = await self._try(fresh=fresh)
+            if is_stale(outcome) and not fresh and self._over() is None:  # again at once, and no attempt
+                outcome, fresh = None, True
+                continue
+            fresh = False
+            decision = decide(
+                lane.policy,
+                attempt,
+                outcome,
+                sink=lane.address.facts,
+                now=asyncio.get_running_loop().time(),
+                luck=lane.luck(),
+                wall=lane.clock.now(),
+                deadline=self._until,
+                fenced=self._fence is not None and self._fence.closed,
+            )
+            self._tell_circuit(outcome, decision)
+            if decision.verdict is Verdict.ACCEPTED:
+                return None
+            if decision.verdict in (Verdict.REFUSED, Verdict.GIVE_UP):
+                if decision.loss in REFUSED:
+                    lane.address.note_refused()
+                return decision.loss
+            attempt = replace(decision.attempt, number=decision.attempt.number + 1)
+            await self._pause(decision)
+            outcome = None
+
+    def _over(self) -> Loss | None:
+        """Why no further try may begin, if so."""
+        if self._fence is not None and self._fence.closed:
+            return Loss.FENCED
+        over = self._until is not None and asyncio.get_running_loop().time() >= self._until
+        return Loss.EXPIRED if over else None
+
+    async def _turn(self) -> Loss | None:
+        """Wait until the circuit lets it through, and take a place on the wire; or the loss, and no place."""
+        circuit, places = self._lane.circuit, self._lane.places
+        while circuit is not None and circuit.open and not self._probe:
+            if (over := self._over()) is not None:
+                return over
+            self._probe = await self._wait(circuit.place(self._until), lambda probe: circuit.ended() if probe else None)
+        if (over := self._over()) is None and not places.take():
+            held = await self._wait(places.place(), lambda held: places.give_back() if held else None)
+            over = self._over()
+            if held and over is not None:
+                places.give_back()
+            elif not held:
+                over = over or Loss.EXPIRED
+        if over is not None:
+            self._end_probe()
+        return over
+
+    async def _wait(self, place: asyncio.Future[bool], undo: Callable[[bool], object]) -> bool:
+        """What ``place`` is told; False once the deadline or the fence comes first. ``undo``: if cancelled too late."""
+        timer = asyncio.get_running_loop().call_at(self._until, _wake, place) if self._until is not None else None
+        forget = self._fence.on_close(lambda: _wake(place)) if self._fence is not None else None
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                undo(place.result())
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if forget is not None:
+                forget()
+
+    async def _try(self, *, fresh: bool) -> Outcome:
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        try:
+            self._begin(ended.set_result, fresh=fresh)
+        except Exception:
+            self._lane.places.give_back()
+            self._end_probe()
+            raise
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            if not ended.done() or ended.cancelled():
+                self.stop()
+            self._end_probe()
+            raise
+
+    def _begin(self, done: Callable[[Outcome], object], *, fresh: bool) -> None:
+        lane = self._lane
+        if not self._headers:
+            self._headers, self._body = lane.address.encode(self._event)
+        self._done = done
+        self._started = asyncio.get_running_loop().time()
+        self._end = lane.address.begin(self._headers, self._body, self._ended, timeout=lane.timeout, fresh=fresh)
+        self.number += 1
+        self.on_wire = True
+
+    def _ended(self, outcome: Outcome) -> None:
+        lane = self._lane
+        self.on_wire = False
+        self.last = outcome
+        lane.places.give_back()
+        word = str(outcome.status) if isinstance(outcome, Answered) else outcome.why.value
+        lane.counters.count_try(word, asyncio.get_running_loop().time() - self._started)
+        if self.number > 1:
+            lane.counters.retries += 1
+        self._done(outcome)
+
+    def accepted(self) -> None:
+        """What `start` began was accepted; `settle` is not called."""
+        if self._lane.circuit is not None and self._lane.circuit.failures:
+            self._lane.circuit.succeeded()
+
+    def _tell_circuit(self, outcome: Outcome, decision: Decision) -> None:
+        circuit = self._lane.circuit
+        if circuit is None:
+            return
+        kind = reaction(outcome)
+        if kind is Reaction.ACCEPT or (kind is Reaction.REFUSE and decision.verdict is not Verdict.HOLD):
+            if circuit.failures:
+                circuit.succeeded()
+        else:
+            circuit.failed(self._started, asyncio.get_running_loop().time(), decision.after)
+        self._end_probe()
+
+    def _end_probe(self) -> None:
+        if self._probe and self._lane.circuit is not None:
+            self._probe = False
+            self._lane.circuit.ended()
+
+    async def _pause(self, decision: Decision) -> None:
+        """Wait for the next try; a fence that closes ends the wait."""
+        if decision.after > 0:
+            loop = asyncio.get_running_loop()
+            woken: asyncio.Future[bool] = loop.create_future()
+            timer = loop.call_later(decision.after, _wake, woken)
+            forget = self._fence.on_close(lambda: _wake(woken)) if self._fence is not None else None
+            try:
+                await woken
+            finally:
+                timer.cancel()
+                if forget is not None:
+                    forget()
+        if decision.verdict is Verdict.HOLD:
+            self._lane.address.reread()
+
+
+def _wake(waiting: asyncio.Future[bool]) -> None:
+    if not waiting.done():
+        waiting.set_result(False)
