@@ -111,7 +111,7 @@ class TestHeaders:
     async def test_the_namespace_and_the_program_are_named(self) -> None:
         transport = FakeTransport()
         await one_try(Address(SinkBinding(sink="http://sink/", namespace="alps"), transport))
-        headers = dict(transport.posts[0].headers)
+        headers = dict(transport.posts[0].target.headers)
         assert headers[b"kn-namespace"] == b"alps"
         assert headers[b"user-agent"].startswith(b"wellhead/")
         assert b"authorization" not in headers
@@ -119,7 +119,7 @@ class TestHeaders:
     async def test_without_a_namespace_none_is_named(self) -> None:
         transport = FakeTransport()
         await one_try(Address(SinkBinding(sink="http://sink/"), transport))
-        assert b"kn-namespace" not in dict(transport.posts[0].headers)
+        assert b"kn-namespace" not in dict(transport.posts[0].target.headers)
 
     @pytest.mark.parametrize(("structured", "kind"), [(True, b"application/cloudevents+json"), (False, None)])
     async def test_the_format_is_as_asked_for(self, *, structured: bool, kind: bytes | None) -> None:

@@ -23,7 +23,7 @@ from .tls import Trust
 from .transport import Post, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .binding import SinkBinding
     from .event import CloudEvent
@@ -96,22 +96,21 @@ class Address:
         self._percent = percent
         self._secure = binding.sink.lower().startswith("https:")
         self._trust = trust or Trust(binding.ca_certs)
-        self._target = Target(binding.sink)
         self.held: Callable[[], int] = lambda: 0
         """How many events are on their way to it, for the log."""
         own = [(b"user-agent", b"wellhead/" + __version__.encode())]
         if binding.namespace:
             own.append((b"kn-namespace", binding.namespace.encode()))
-        self._own_headers = tuple(own)
+        self._headers = tuple(own)
+        self._target = Target(binding.sink, headers=self._headers)
 
-    def encode(self, event: CloudEvent) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+    def encode(self, event: CloudEvent) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
         """Headers and body of ``event``, the same for all its tries; the token is added at each."""
-        headers, body = encode(event, structured=self._structured, percent=self._percent)
-        return (*self._own_headers, *headers), body
+        return encode(event, structured=self._structured, percent=self._percent)
 
     def begin(
         self,
-        headers: tuple[tuple[bytes, bytes], ...],
+        headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         done: Callable[[Outcome], object],
         *,
@@ -130,7 +129,7 @@ class Address:
             except ssl.SSLError as error:
                 return loop.call_soon(self._ended, token, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
             if tls is not self._target.tls:
-                self._target = Target(self.url, tls)
+                self._target = Target(self.url, tls, self._headers)
         post = Post(self._target, headers, body, timeout, fresh)
         return self._transport.begin(post, partial(self._ended, token, started, done))
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .errors import InvalidEvent, MalformedEvent, NotAnEvent, Problem
@@ -34,6 +35,8 @@ _ENCODED = re.compile(rb"[^!#$&-~]")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _GO_JSON: Final = ("", "application/json", "text/json")
+_STRUCTURED_HEADER: Final = (b"content-type", STRUCTURED.encode())
+_REMEMBERED: Final = 512  # characters
 _MAX_INTEGER_DIGITS: Final = 11
 
 
@@ -71,19 +74,56 @@ def encode(
     ``percent`` is set; else the event is sent structured, which also receivers that do not decode read right. So is
     one whose data is an event: its media type as Content-Type would say structured mode.
     """
-    if structured or _names_a_mode(media_type(event.datacontenttype)):
-        return [(b"content-type", STRUCTURED.encode())], encode_structured(event)
-    attributes = list(_header_attributes(event))
-    headers: list[tuple[bytes, bytes]] = []
-    for name, value in attributes:
-        if percent:
-            value = percent_encode(value)  # noqa: PLW2901 - the encoded value replaces the plain one from here on
-        elif _RAW.fullmatch(value) is None:
-            return encode(event, structured=True)
+    if not structured:
+        headers = _percent_headers(event) if percent else _raw_headers(event)
+        if headers is not None:
+            return headers, event.data or b""
+    return [_STRUCTURED_HEADER], encode_structured(event)
+
+
+def _raw_headers(event: CloudEvent) -> list[tuple[bytes, bytes]] | None:
+    """The headers of binary mode with every attribute as it is; None where one cannot stand so."""
+    kind = event.datacontenttype
+    if len(event.source) + len(event.type) + len(kind or "") > _REMEMBERED:
+        common = _common_headers.__wrapped__(event.specversion, event.source, event.type, kind)
+    else:
+        common = _common_headers(event.specversion, event.source, event.type, kind)
+    if common is None or _RAW.fullmatch(event.id) is None:
+        return None
+    headers = [(b"ce-id", event.id.encode("ascii")), *common]
+    if event.time is not None:
+        headers.append((b"ce-time", event.time.encode("ascii")))  # RFC 3339 always can
+    if event.subject is None and event.dataschema is None and not event.extensions:
+        return headers
+    for name, value in _own_attributes(event):
+        if _RAW.fullmatch(value) is None:
+            return None
         headers.append((b"ce-" + name.encode("ascii"), value.encode("ascii")))
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _common_headers(
+    specversion: str, source: str, kind: str, datacontenttype: str | None
+) -> tuple[tuple[bytes, bytes], ...] | None:
+    """Those that all events of a source have in common; None where one cannot be had, or would say structured mode."""
+    if _RAW.fullmatch(source) is None or _RAW.fullmatch(kind) is None or _names_a_mode(media_type(datacontenttype)):
+        return None
+    headers = ((b"ce-specversion", specversion.encode()), (b"ce-source", source.encode()), (b"ce-type", kind.encode()))
+    return headers if datacontenttype is None else (*headers, (b"content-type", datacontenttype.encode()))
+
+
+def _percent_headers(event: CloudEvent) -> list[tuple[bytes, bytes]] | None:
+    """The headers of binary mode, encoded as HTTP binding 3.1.3.2 says; None where the media type says structured."""
+    if _names_a_mode(media_type(event.datacontenttype)):
+        return None
+    headers = [
+        (b"ce-" + name.encode("ascii"), percent_encode(value).encode("ascii"))
+        for name, value in _header_attributes(event)
+    ]
     if event.datacontenttype is not None:
         headers.append((b"content-type", event.datacontenttype.encode()))
-    return headers, event.data or b""
+    return headers
 
 
 def encode_structured(event: CloudEvent) -> bytes:
@@ -164,10 +204,15 @@ def _header_attributes(event: CloudEvent) -> Iterator[tuple[str, str]]:
     yield "id", event.id
     yield "source", event.source
     yield "type", event.type
-    if event.subject is not None:
-        yield "subject", event.subject
     if event.time is not None:
         yield "time", event.time
+    yield from _own_attributes(event)
+
+
+def _own_attributes(event: CloudEvent) -> Iterator[tuple[str, str]]:
+    """Those that few events have."""
+    if event.subject is not None:
+        yield "subject", event.subject
     if event.dataschema is not None:
         yield "dataschema", event.dataschema
     for name, value in event.extensions.items():

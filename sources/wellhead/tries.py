@@ -24,7 +24,7 @@ from .delivery import (
 from .errors import Loss, NoAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .adapter import Fence
     from .clock import Clock
@@ -90,7 +90,7 @@ class Tries:
         self._event = event
         self._until = until
         self._fence = fence
-        self._headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._headers: Sequence[tuple[bytes, bytes]] = ()
         self._body = b""
         self._started = 0.0
         self._probe = False

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 from typing import Final
 
-from wellhead.event import CloudEvent, rfc3339
+from wellhead.event import CloudEvent, random_id, rfc3339
 
 TYPE: Final = "dev.wellhead.bench"
 SOURCE: Final = "/bench"
@@ -25,7 +24,7 @@ HEADERS: Final = (
 def event() -> CloudEvent:
     """A new event, with an id and time of its own, which are a part of the cost as they are in the Go sender."""
     return CloudEvent(
-        id=str(uuid.uuid4()),
+        id=random_id(),
         source=SOURCE,
         type=TYPE,
         time=rfc3339(datetime.now(UTC)),

@@ -13,9 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import uvloop
+
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
 from wellhead.host import Host
+from wellhead.transport.by_aiohttp import AiohttpTransport
 from wellhead.transport.http import HttpTransport
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -23,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench import sample
 
 
-async def send(sink_url: str, count: int, concurrency: int) -> dict[str, float]:
+async def send(sink_url: str, count: int, concurrency: int, *, aiohttp: bool) -> dict[str, float]:
     """Send ``count`` events; raises at the first one that is not accepted."""
-    transport = HttpTransport()
+    transport = AiohttpTransport() if aiohttp else HttpTransport()
     host = Host(transport, SystemClock())
     sink = host.open_sink("bench", SinkBinding(sink=sink_url))
     left = iter(range(count))
@@ -50,18 +53,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="how many events")
     parser.add_argument("--concurrency", type=int, default=1, help="how many at a time")
     parser.add_argument("--profile", help="write a cProfile to this file")
-    parser.add_argument("--uvloop", action="store_true", help="on uvloop, where it is installed")
+    parser.add_argument("--asyncio", action="store_true", help="on asyncio's own loop instead of uvloop")
+    parser.add_argument("--aiohttp", action="store_true", help="through aiohttp instead of our own transport")
     said = parser.parse_args()
-    factory = None
-    if said.uvloop:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        profile = cProfile.Profile() if said.profile else None
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop if said.asyncio else uvloop.new_event_loop) as runner:
+        profile = cProfile.Profile(time.process_time) if said.profile else None
         if profile is not None:
             profile.enable()
-        figures = runner.run(send(said.sink, said.count, said.concurrency))
+        figures = runner.run(send(said.sink, said.count, said.concurrency, aiohttp=said.aiohttp))
         if profile is not None:
             profile.disable()
             profile.dump_stats(said.profile)

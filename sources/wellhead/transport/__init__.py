@@ -16,7 +16,7 @@ from wellhead.errors import NoAnswer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from wellhead.delivery import Outcome
 
@@ -26,12 +26,15 @@ BODY_KEPT: Final = 64 * 1024
 """Bytes of an answer's body that are read, so that its connection can be used again; beyond, it is closed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Target:
-    """Where a POST goes. Made once for a sink, and again when its certificates change."""
+    """Where POSTs go, with the headers that all of them have. Made once for a sink, and again when its certificates change."""
 
     url: str = field(repr=False)  # a query may be a secret
     tls: ssl.SSLContext | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    prepared: object = field(default=None, repr=False)
+    """What the transport made of it at the first POST, so that it need not again; nobody else's."""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,8 @@ class Post:
     """One request. ``timeout`` is in seconds for the whole try, None for no limit. Never changed once made."""
 
     target: Target
-    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    """Beside those of the target."""
     body: bytes = field(repr=False)
     timeout: float | None = None
     fresh: bool = False

@@ -60,7 +60,10 @@ class AiohttpTransport:
             async with session.post(
                 _url(post.target.url),
                 data=post.body,
-                headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in post.headers],
+                headers=[
+                    (name.decode("ascii"), value.decode("ascii"))
+                    for name, value in (*post.target.headers, *post.headers)
+                ],
                 allow_redirects=False,
                 timeout=_timeout(post.timeout),
                 ssl=post.target.tls if post.target.tls is not None else True,

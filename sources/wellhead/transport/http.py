@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from wellhead.delivery import Outcome
 
-    from . import Post
+    from . import Post, Target
 
 _NEVER: Final = float("inf")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -39,6 +39,13 @@ class _Place(NamedTuple):
     host: str
     port: int
     secure: bool
+    begins: bytes
+
+
+class _Way(NamedTuple):
+    """A target made ready: the connections to it, and how each request begins."""
+
+    pool: _Pool
     begins: bytes
 
 
@@ -78,18 +85,14 @@ class HttpTransport:
     def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
         """See `Transport.begin`."""
         loop = asyncio.get_running_loop()
-        place = _place(post.target.url)
         now = loop.time()
-        attempt = Try(post, _octets(place, post), done, _NEVER if post.timeout is None else now + post.timeout)
+        way = self._way(post.target)
+        attempt = Try(post, _octets(way.begins, post), done, _NEVER if post.timeout is None else now + post.timeout)
         if self._closed:
             loop.call_soon(attempt.end, Unanswered(NoAnswer.CONNECT, "the transport is closed"))
             return partial(self._cancel, attempt)
         self._tries.add(attempt)
-        key = (place.host, place.port, self._context(post) if place.secure else None)
-        pool = self._pools.get(key)
-        if pool is None:
-            pool = self._pools[key] = _Pool(self, *key)
-        pool.serve(attempt, now)
+        way.pool.serve(attempt, now)
         if attempt.due < self._alarm_at:
             self._set_alarm(attempt.due)
         return partial(self._cancel, attempt)
@@ -125,12 +128,27 @@ class HttpTransport:
 
     def drop(self, pool: _Pool) -> None:
         """``pool`` has neither connections nor tries: its certificates may be of the past."""
-        if self._pools.get(pool.key) is pool:
-            del self._pools[pool.key]
+        pool.dropped = True
+        self._pools.pop(pool.key, None)
 
-    def _context(self, post: Post) -> ssl.SSLContext:
-        if post.target.tls is not None:
-            return post.target.tls
+    def _way(self, target: Target) -> _Way:
+        way = target.prepared
+        if isinstance(way, _Way) and way.pool.transport is self and not way.pool.dropped:
+            return way
+        place = _place(target.url)
+        key = (place.host, place.port, self._context(target) if place.secure else None)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _Pool(self, *key)
+        head = [place.begins]
+        for name, value in target.headers:
+            head += (name, b": ", value, b"\r\n")
+        way = target.prepared = _Way(pool, b"".join(head))
+        return way
+
+    def _context(self, target: Target) -> ssl.SSLContext:
+        if target.tls is not None:
+            return target.tls
         if self._default_context is None:
             self._default_context = ssl.create_default_context()
         return self._default_context
@@ -175,7 +193,8 @@ class _Pool:
 
     def __init__(self, transport: HttpTransport, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         self.key = (host, port, tls)
-        self._transport = transport
+        self.transport = transport
+        self.dropped = False
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the one used last is used first, so that the others may grow old
         self._waiting: deque[Try] = deque()  # those that have ended meanwhile are passed over
@@ -193,7 +212,7 @@ class _Pool:
                 break
             old.append(connection)
         else:
-            attempt.within(self._transport.timeouts.connect, "no connection was made in time")
+            attempt.within(self.transport.timeouts.connect, "no connection was made in time")
             self._waiting.append(attempt)
             self._connect_where_needed()
         for connection in old:
@@ -211,12 +230,12 @@ class _Pool:
     # Its connections call these.
 
     def established(self, connection: Connection) -> None:
-        connection.renew_at = asyncio.get_running_loop().time() + self._transport.lifetime()
+        connection.renew_at = asyncio.get_running_loop().time() + self.transport.lifetime()
         self._open.add(connection)
         self._peers[connection.peer] += 1
 
     def released(self, connection: Connection, ended: Try) -> None:
-        self._transport.ended(ended)
+        self.transport.ended(ended)
         now = asyncio.get_running_loop().time()
         if now >= connection.renew_at:
             connection.abort()
@@ -225,7 +244,7 @@ class _Pool:
 
     def lost(self, connection: Connection, ended: Try | None) -> None:
         if ended is not None:
-            self._transport.ended(ended)
+            self.transport.ended(ended)
         if connection in self._open:
             self._open.discard(connection)
             self._peers[connection.peer] -= 1
@@ -237,7 +256,7 @@ class _Pool:
         self._drop_if_empty()
 
     def hurried(self, attempt: Try) -> None:
-        self._transport.hurried(attempt)
+        self.transport.hurried(attempt)
 
     def _hand_over(self, connection: Connection, *, new: bool) -> bool:
         """Let it carry the try that has waited longest, if there is one that it may."""
@@ -258,20 +277,20 @@ class _Pool:
         connection.idle_since = now
         self._idle.append(connection)
         if self._sweep is None:
-            wait = self._transport.idle_seconds
+            wait = self.transport.idle_seconds
             self._sweep = asyncio.get_running_loop().call_at(now + wait, self._close_idle)
 
     def _close_idle(self) -> None:
         self._sweep = None
         loop = asyncio.get_running_loop()
-        wait = self._transport.idle_seconds
+        wait = self.transport.idle_seconds
         while self._idle and self._idle[0].idle_since + wait <= loop.time():
             self._idle[0].abort()
         if self._idle:
             self._sweep = loop.call_at(self._idle[0].idle_since + wait, self._close_idle)
 
     def _connect_where_needed(self) -> None:
-        room = self._transport.limit - len(self._open) - len(self._connecting)
+        room = self.transport.limit - len(self._open) - len(self._connecting)
         for attempt in tuple(self._waiting) if room > 0 or self._idle else ():
             if not attempt.waits or attempt.asked:
                 continue
@@ -292,11 +311,11 @@ class _Pool:
 
     async def _connect(self, attempt: Try) -> None:
         """Make a connection because of ``attempt``; it carries whichever waits longest by then."""
-        connection = Connection(self, self._transport.memo, self._transport.timeouts)
+        connection = Connection(self, self.transport.memo, self.transport.timeouts)
         host, port, tls = self.key
         try:
-            async with asyncio.timeout(self._transport.timeouts.connect):
-                await self._transport.connect(lambda: connection, host, port, tls, self._peers.__getitem__)
+            async with asyncio.timeout(self.transport.timeouts.connect):
+                await self.transport.connect(lambda: connection, host, port, tls, self._peers.__getitem__)
         except TimeoutError:
             failure = NoAnswer.CONNECT, "no connection was made in time"
         except ssl.SSLError as error:
@@ -310,14 +329,15 @@ class _Pool:
                 return
             failure = NoAnswer.CONNECT, "the connection was closed at once"
         if attempt.waits:
-            self._transport.failed(attempt, *failure)
+            self.transport.failed(attempt, *failure)
 
     def _drop_if_empty(self) -> None:
         if not (self._open or self._connecting or any(attempt.waits for attempt in self._waiting)):
             if self._sweep is not None:
                 self._sweep.cancel()
                 self._sweep = None
-            self._transport.drop(self)
+            if not self.dropped:
+                self.transport.drop(self)
 
 
 @lru_cache(maxsize=4096)
@@ -333,8 +353,8 @@ def _place(url: str) -> _Place:
     return _Place(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "https", begins)
 
 
-def _octets(place: _Place, post: Post) -> bytes:
-    head = [place.begins]
+def _octets(begins: bytes, post: Post) -> bytes:
+    head = [begins]
     for name, value in post.headers:
         head += (name, b": ", value, b"\r\n")
     head += (b"content-length: %d\r\n\r\n" % len(post.body), post.body)
