@@ -81,8 +81,8 @@ def test_a_ping_source_is_read_as_knative_reads_it() -> None:
     (source,) = planned(PING).sources.values()
     assert (source.key, source.adapter, source.namespace) == ("PingSource kn/tick", "ping", "kn")
     assert isinstance(source.config, PingConfig)
-    assert source.config.source().source == "/apis/v1/namespaces/kn/pingsources/tick"
-    assert source.config.source().data == b'{"message": "hi"}'
+    assert source.config.ping.source == "/apis/v1/namespaces/kn/pingsources/tick"
+    assert source.config.ping.data == b'{"message": "hi"}'
     assert source.spec.overrides == {"team": "lab"}
     assert source.spec.sink is not None
     assert str(source.spec.sink.ref) == "Service kn/display"  # the source's own namespace

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from wellhead.clock import SystemClock
-from wellhead_adapters.ping.adapter import Pings
+from wellhead_adapters.ping.pings import Pings
 from wellhead_adapters.ping.config import PingConfig
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -80,10 +80,13 @@ class PingConfig:
         boolean, "say the scheduled instant in the extension scheduledtime",
         flag="extra-attributes", env="EXTRA_ATTRIBUTES", default=False, switch=True,
     )
+    ping: PingSource = field(init=False, repr=False, compare=False)
+    """What its events have in common."""
+
     def __post_init__(self) -> None:
         problems: list[Problem] = []
         try:
-            self.source()
+            object.__setattr__(self, "ping", self._ping())
         except ConfigError as error:
             problems += [Problem(_SET_BY.get(problem.where, problem.where), problem.what) for problem in error.problems]
         if self.catch_up is not CatchUp.SKIP and self.state_file is None:
@@ -91,8 +94,8 @@ class PingConfig:
         if problems:
             raise ConfigError(problems)
 
-    def source(self) -> PingSource:
-        """What its events have in common. Raises `ConfigError` with every problem, by PingSource's own fields."""
+    def _ping(self) -> PingSource:
+        """Raises `ConfigError` with every problem, by PingSource's own fields."""
         problems: list[Problem] = []
         schedule = self._schedule(problems)
         octets: bytes | None = None

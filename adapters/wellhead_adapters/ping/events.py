@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 EVENT_TYPE: Final = "dev.knative.sources.ping"
 SCHEDULED_TIME: Final = "scheduledtime"
 """The extension that tells the scheduled instant, where extra attributes are wanted."""
+_written: Final = functools.lru_cache(maxsize=256)(rfc3339)  # many sources tick at one instant, and are sent at one
 _SET_BY: Final = {"source": "namespace, name", "datacontenttype": "contentType"}
 
 
@@ -32,17 +34,15 @@ class PingSource:
     data: bytes | None = field(default=None, repr=False)
     content_type: str = ""
     extra_attributes: bool = False
+    source: str = field(init=False)
+    """The CloudEvents attribute."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", f"/apis/v1/namespaces/{self.namespace}/pingsources/{self.name}")
         try:
             CloudEvent(id="-", source=self.source, type=EVENT_TYPE, datacontenttype=self.content_type or None)
         except InvalidEvent as invalid:
             raise ConfigError(Problem(_SET_BY[problem.where], problem.what) for problem in invalid.problems) from None
-
-    @property
-    def source(self) -> str:
-        """The CloudEvents attribute."""
-        return f"/apis/v1/namespaces/{self.namespace}/pingsources/{self.name}"
 
 
 def tick(ping: PingSource, at: datetime, now: datetime) -> CloudEvent:
@@ -51,12 +51,12 @@ def tick(ping: PingSource, at: datetime, now: datetime) -> CloudEvent:
     The id is the same on every try, from every replica and after every restart: it says which source, which schedule
     in which timezone, and which instant.
     """
-    scheduled = rfc3339(at)
+    scheduled = _written(at)
     return CloudEvent(
         id=stable_id(ping.source, ping.schedule.text, scheduled),
         source=ping.source,
         type=EVENT_TYPE,
-        time=rfc3339(now),
+        time=_written(now),
         datacontenttype=(ping.content_type or None) if ping.data is not None else None,
         extensions={SCHEDULED_TIME: scheduled} if ping.extra_attributes else {},
         data=ping.data,

@@ -27,15 +27,27 @@ class State:
         """
         self._path = path
         self._ticks = self._read()
+        self._on_the_way: dict[str, set[datetime]] = {}
+        self._ahead: dict[str, datetime] = {}
         self.write()
 
     def last(self, key: str) -> datetime | None:
         """The last settled tick of ``key``; None where it is not known."""
         return self._ticks.get(key)
 
-    def settle(self, key: str, at: datetime) -> None:
-        """``at`` and all before it are settled."""
-        self._ticks[key] = max(at, self._ticks.get(key, at))
+    def begin(self, key: str, at: datetime) -> None:
+        """The tick ``at`` is on its way: until it is settled, none after it counts as the last."""
+        self._on_the_way.setdefault(key, set()).add(at)
+
+    def settle(self, key: str, at: datetime) -> bool:
+        """A tick that was begun is over. Whether there is something new to `write`."""
+        on_the_way = self._on_the_way[key]
+        on_the_way.discard(at)
+        ahead = self._ahead[key] = max(at, self._ahead.get(key, self._ticks.get(key, at)))
+        if any(earlier < ahead for earlier in on_the_way):
+            return False
+        self._ticks[key] = ahead
+        return True
 
     def write(self) -> None:
         """Replace the file, in one step. Raises `ConfigError` where that is not possible."""

@@ -2,8 +2,9 @@
 
 One `Agenda` holds the next tick of every schedule in one heap, for one timer. What happens in time:
 
-- ``due(now)`` hands out what is due, and forgets when it comes next; send it, then say ``advance(tick)``. So that of
-  ten thousand ticks at :00 the first is sent before the next of any is computed.
+- ``due(now)`` hands out what is due; send it, then say ``advance(tick)``. So that of ten thousand ticks at :00 each is
+  sent before any further one is computed: each tick knows the one that follows, up to which it is `worth` sending, as
+  that was found when the tick before it was done with.
 - A tick found later than `LATE` was slept through: the machine was suspended, or its clock was put forward. It is
   missed, and `catch_up` says what is still sent.
 - A clock that was put back repeats no tick: each schedule stays silent until its next one is due. After more than
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import enum
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wellhead.event import rfc3339
 
@@ -30,6 +31,8 @@ LATE: Final = timedelta(seconds=60)
 """How late a tick may be found and still be sent as if on time: a busy machine, not a sleeping one."""
 REPEATED: Final = timedelta(hours=1)
 """How far a clock may be put back (a wrong summer time, say) with nothing sent again."""
+_LEAST_WORTH: Final = timedelta(minutes=1)
+_MOST_WORTH: Final = timedelta(hours=1)
 _COUNTED: Final = timedelta(days=3652)  # a wrong state file must not make us count for a minute
 _GARBAGE: Final = 64
 _NONE: Final = timedelta()
@@ -68,8 +71,7 @@ class Missed:
     """How many others there were in the last ten years: to be counted as dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):  # no dataclass: ten thousand are made at once
     """A tick that is due, of one schedule of the agenda. Hand it back with `Agenda.advance` once it is sent."""
 
     key: str
@@ -77,7 +79,9 @@ class Tick:
     """The scheduled instant."""
     due: datetime
     """The same with the jitter."""
-    entry: _Entry = field(repr=False, compare=False)
+    following: datetime | None
+    """The next scheduled instant; None where the calendar ends before."""
+    entry: _Entry
 
     def missed(self, now: datetime, late: timedelta = LATE) -> bool:
         """Whether it was slept through, and is for `catch_up` to decide about."""
@@ -107,6 +111,12 @@ def overslept(tick: Tick, now: datetime, rule: CatchUpRule) -> Missed:
     return catch_up(tick.entry.schedule, tick.at - _SECOND, now, rule, late=LATE)
 
 
+def worth(following: datetime | None, now: datetime) -> timedelta:
+    """How long a tick is tried: until the one that follows, at least a minute, at most an hour."""
+    left = _MOST_WORTH if following is None else following - now
+    return min(max(left, _LEAST_WORTH), _MOST_WORTH)
+
+
 def went_back(last: datetime, now: datetime) -> bool:
     """Whether the clock, which showed ``last`` before ``now``, was put back so far that `Agenda.rewind` is due."""
     return last - now > REPEATED
@@ -127,7 +137,7 @@ def _later(since: datetime, now: datetime, age: timedelta) -> datetime:
 class _Entry:
     """A schedule of the agenda. Replaced, never changed in key or schedule; ``due`` is None while its tick is out."""
 
-    __slots__ = ("at", "due", "key", "schedule", "spread")
+    __slots__ = ("at", "due", "following", "key", "schedule", "spread")
 
     def __init__(self, key: str, schedule: Schedule, spread: timedelta) -> None:
         self.key = key
@@ -135,6 +145,7 @@ class _Entry:
         self.spread = spread
         self.at: datetime | None = None
         self.due: datetime | None = None
+        self.following: datetime | None = None
 
 
 class Agenda:
@@ -167,7 +178,8 @@ class Agenda:
             return
         entry = _Entry(key, schedule, spread)
         self._entries[key] = entry
-        self._plan(entry, now)
+        self._plan(entry, schedule.next_after(now))
+        self._tidy()
 
     def remove(self, key: str) -> None:
         """``key`` ticks no more. Removing what is not there changes nothing."""
@@ -183,7 +195,7 @@ class Agenda:
         while self._heap and self._heap[0][0] <= now and (limit is None or len(ticks) < limit):
             due, _, entry = heapq.heappop(self._heap)
             if self._holds(due, entry) and entry.at is not None:
-                ticks.append(Tick(entry.key, entry.at, due, entry))
+                ticks.append(Tick(entry.key, entry.at, due, entry.following, entry))
                 entry.due = None
         return ticks
 
@@ -195,7 +207,7 @@ class Agenda:
         """
         entry = tick.entry
         if self._entries.get(tick.key) is entry and entry.due is None and entry.at == tick.at:
-            self._plan(entry, tick.at if after is None else max(after, tick.at))
+            self._plan(entry, tick.following if after is None else entry.schedule.next_after(max(after, tick.at)))
 
     def next_at(self) -> datetime | None:
         """When the next tick is due, for the one timer; None where nothing is to come."""
@@ -207,15 +219,17 @@ class Agenda:
         """Every schedule's next tick is the first after ``now``: the clock was wrong before (`went_back`)."""
         self._heap.clear()
         for entry in self._entries.values():
-            self._plan(entry, now)
+            self._plan(entry, entry.schedule.next_after(now))
 
-    def _plan(self, entry: _Entry, after: datetime) -> None:
-        at = entry.at = entry.schedule.next_after(after)
-        entry.due = None if at is None else at + jitter(entry.key, at, entry.spread)
-        if entry.due is not None:
-            self._number += 1
-            heapq.heappush(self._heap, (entry.due, self._number, entry))
-        self._tidy()
+    def _plan(self, entry: _Entry, at: datetime | None) -> None:
+        entry.at = at
+        if at is None:
+            entry.due = None
+            return
+        entry.following = entry.schedule.next_after(at)
+        entry.due = due = at + jitter(entry.key, at, entry.spread) if entry.spread else at
+        self._number += 1
+        heapq.heappush(self._heap, (due, self._number, entry))
 
     def _holds(self, due: datetime, entry: _Entry) -> bool:
         return entry.due == due and self._entries.get(entry.key) is entry
