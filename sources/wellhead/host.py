@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .address import OIDC_TOKEN, Address
@@ -12,7 +13,7 @@ from .delivery import Policy
 from .sink import HttpSink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from .adapter import Adapter
@@ -33,8 +34,7 @@ class _Source:
 class Host:
     """Runs (adapter, sink) pairs over one shared transport, and owns what is in flight for all of them.
 
-    An adapter for many sources at once (a cluster-wide PingSource) opens a sink for each by `open_sink` and is itself
-    started once; `wellhead run` starts one pair a document.
+    An adapter for many sources at once is started once (`start_many`), and given a sink for each that `open_sink` made.
     """
 
     def __init__(self, transport: Transport, clock: Clock) -> None:
@@ -87,10 +87,14 @@ class Host:
 
     def start(self, name: str, adapter: Adapter, sink: HttpSink) -> None:
         """Run ``adapter`` until it ends, fails, or is stopped. ``name`` must not be running."""
+        self.start_many(name, partial(adapter.run, sink))
+
+    def start_many(self, name: str, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        """Run ``work(ready)`` likewise: one adapter for many sources, that was given a sink for each."""
         if name in self._sources:
             raise ValueError(f"a source named {name} runs already")
         ready = asyncio.Event()
-        task = asyncio.create_task(self._run(name, adapter, sink, ready), name=f"source {name}")
+        task = asyncio.create_task(self._run(name, work, ready), name=f"source {name}")
         task.add_done_callback(lambda _: self._ended.set())  # not in `_run`: a task cancelled early never enters it
         self._sources[name] = _Source(task, ready)
 
@@ -133,13 +137,15 @@ class Host:
         """Every open sink by its source's name."""
         return self._sinks
 
-    async def _run(self, name: str, adapter: Adapter, sink: HttpSink, is_ready: asyncio.Event) -> None:
+    async def _run(
+        self, name: str, work: Callable[[Callable[[], None]], Awaitable[None]], is_ready: asyncio.Event
+    ) -> None:
         def ready() -> None:
             is_ready.set()
             _log.info("source is ready", extra={"source_name": name})
 
         try:
-            await adapter.run(sink, ready)
+            await work(ready)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - the one place: whatever leaves an adapter ends the program, and is told
