@@ -10,10 +10,10 @@ from wellhead.binding import MappedRefs, SinkBinding, resolve
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, documents
 
-from .plan import Plan, PlannedSource, World, plan
+from .plan import Many, Plan, PlannedSource, World, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from wellhead.binding import Destination
@@ -63,15 +63,14 @@ class Fleet:
         self._refs = MappedRefs(refs)
         self._policy = policy
         self._running: dict[str, PlannedSource] = {}
+        self._many: dict[str, Many[Never]] = {}
 
     async def apply(self, wanted: Plan) -> None:
         """Stop what is gone, start what is new, replace what changed; leave the rest undisturbed."""
         for note in wanted.notes:
             _log.info("document is skipped", extra={"note": note})
-        gone = [key for key, source in self._running.items() if wanted.sources.get(key) != source]
-        await asyncio.gather(*(self._host.stop(key, _GRACE_SECONDS) for key in gone))
-        for key in gone:
-            del self._running[key]
+        gone = [source for key, source in self._running.items() if wanted.sources.get(key) != source]
+        await asyncio.gather(*(self._stop(source) for source in gone))
         for key, source in wanted.sources.items():
             if key not in self._running:
                 await self._start(source)
@@ -100,9 +99,33 @@ class Fleet:
             policy=spec.policy or self._policy,
             dead_letter=dead_letter,
         )
-        adapter_class = self._world.adapters[source.adapter]()
-        self._host.start(source.key, adapter_class(cast("Never", source.config)), sink)
+        many = self._many_of(source)
+        if many is not None:
+            many.put(source.key, cast("Never", source.config), sink)
+        else:
+            adapter_class = self._world.adapters[source.adapter]()
+            self._host.start(source.key, adapter_class(cast("Never", source.config)), sink)
         self._running[source.key] = source
+
+    async def _stop(self, source: PlannedSource) -> None:
+        """Take nothing more in, and settle within the grace what was taken."""
+        del self._running[source.key]
+        many = self._many_of(source)
+        if many is None:
+            await self._host.stop(source.key, _GRACE_SECONDS)
+        else:
+            many.remove(source.key)
+            await self._host.close_sink(source.key, _GRACE_SECONDS)
+
+    def _many_of(self, source: PlannedSource) -> Many[Never] | None:
+        """What runs all sources of this kind, started at the first of them; None where each has an adapter of its own."""
+        make: Callable[[], Many[Never]] | None = getattr(self._world.adapters[source.adapter](), "many", None)
+        if make is None or not source.own_kind:
+            return None
+        if source.adapter not in self._many:
+            self._many[source.adapter] = make()
+            self._host.start_many(f"{source.adapter} of files", self._many[source.adapter].run)
+        return self._many[source.adapter]
 
     async def _bind(self, source: PlannedSource, destination: Destination | None, what: str) -> SinkBinding:
         url = self._sink

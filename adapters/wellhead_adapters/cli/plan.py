@@ -10,14 +10,16 @@ import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Never, Protocol, cast
+from typing import TYPE_CHECKING, Final, Never, Protocol, TypeVar, cast
 
 from wellhead.env import Collector, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, Document, SourceSpec, source_spec, unknown_fields
 
 if TYPE_CHECKING:
-    from wellhead.adapter import AdapterClass
+    from wellhead.adapter import AdapterClass, Sink
+
+ConfigT = TypeVar("ConfigT", contravariant=True)
 
 _WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Service")
 
@@ -33,8 +35,28 @@ class ManifestAdapter(Protocol):
     def spec_fields(self) -> tuple[str, ...]:
         """The fields of its ``spec`` beside ``sink``, ``ceOverrides`` and ``delivery``."""
 
-    def from_manifest(self, document: Document) -> object:
-        """The configuration. Raises `ConfigError` by path (``spec.schedule``)."""
+    def from_manifest(self, document: Document, documents: Sequence[Document], /) -> object:
+        """The configuration. Raises `ConfigError` by path (``spec.schedule``).
+
+        ``documents`` are all there are, for what it refers to: a Secret, a ConfigMap.
+        """
+
+
+class Many(Protocol[ConfigT]):
+    """One adapter for any number of sources of a kind, that an adapter class may offer: ``many()`` makes it.
+
+    Used for documents of its own kinds only, and for all of them. Where a class has no ``many``, each document has an
+    adapter of its own.
+    """
+
+    def put(self, key: str, config: ConfigT, sink: Sink, /) -> None:
+        """From now on ``key`` is as ``config`` says, into ``sink``. Called before `run`, and while it runs."""
+
+    def remove(self, key: str, /) -> None:
+        """Take nothing more in for ``key``. Its sink is drained by the caller, then."""
+
+    async def run(self, ready: Callable[[], None], /) -> None:
+        """As `Adapter.run`, for whatever is put and removed meanwhile; with nothing put it waits. Started once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +68,8 @@ class PlannedSource:
     config: object
     spec: SourceSpec
     namespace: str
+    own_kind: bool = False
+    """Whether its adapter read the document itself, so that `Many` may run it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +166,7 @@ def _sources(
     if document.kind in own:
         adapter = own[document.kind]
         reader = cast("ManifestAdapter", world.adapters[adapter]())
-        yield _planned(document, adapter, reader)
+        yield _planned(document, documents, adapter, reader)
     elif document.kind == "ContainerSource":
         spec = source_spec(document, own=("template",))
         yield from _containers(document, document, spec, documents, world)
@@ -157,17 +181,21 @@ def _sources(
         notes.append(f"{document.origin}: {document} is not needed here, and skipped")
 
 
-def _planned(document: Document, adapter: str, reader: ManifestAdapter) -> PlannedSource:
+def _planned(
+    document: Document, documents: Sequence[Document], adapter: str, reader: ManifestAdapter
+) -> PlannedSource:
     problems: list[Problem] = []
     config: object = None
     spec: SourceSpec | None = None
     with Collected(problems):
-        config = reader.from_manifest(document)
+        config = reader.from_manifest(document, documents)
     with Collected(problems):
         spec = source_spec(document, own=reader.spec_fields)
     if problems or spec is None:
         raise ConfigError(problems)
-    return PlannedSource(key=str(document), adapter=adapter, config=config, spec=spec, namespace=document.namespace)
+    return PlannedSource(
+        key=str(document), adapter=adapter, config=config, spec=spec, namespace=document.namespace, own_kind=True
+    )
 
 
 def _subjects(binding: Document, documents: Sequence[Document]) -> list[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -11,12 +12,14 @@ from wellhead.durations import duration
 from wellhead.env import boolean, integer, one_of, setting, text
 from wellhead.errors import ConfigError, Problem
 
-from .data import body
+from .data import body, too_long
 from .events import PingSource
 from .schedule import Schedule
 from .ticker import CatchUp, CatchUpRule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wellhead.manifest import Document
 
 SPEC_FIELDS: Final = ("schedule", "timezone", "contentType", "data", "dataBase64")
@@ -30,6 +33,8 @@ _SET_BY: Final = {
     "namespace, name": "namespace, name, NAMESPACE, NAME",
 }
 _DEFAULT_SCHEDULE: Final = "* * * * *"
+_DEFAULTS: Final = "config-ping-defaults"
+_MAX_SIZE: Final = ("data-max-size", "dataMaxSize")  # the second is what it was once called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,15 +137,21 @@ class PingConfig:
         return CatchUpRule(what=self.catch_up, max_age=self.catch_up_age, max_number=self.catch_up_number)
 
 
-def from_manifest(document: Document) -> PingConfig:
-    """The configuration a PingSource document says, held against Knative's rules. Raises `ConfigError` by path."""
+def from_manifest(document: Document, documents: Sequence[Document] = ()) -> PingConfig:
+    """The configuration a PingSource document says, held against Knative's rules. Raises `ConfigError` by path.
+
+    Where the ConfigMap ``config-ping-defaults`` is among ``documents``, its ``data-max-size`` is one of them.
+    """
     values: dict[str, str] = {}
     problems: list[Problem] = []
+    limit = _data_max_size(documents, problems)
     for name in SPEC_FIELDS:
         value = document.spec.get(name, "")
         if value is not None and not isinstance(value, str):
             problems.append(Problem(f"spec.{name}", f"{value!r} is not a string"))
         values[name] = value if isinstance(value, str) else ""
+    for name in ("data", "dataBase64"):
+        problems += [Problem(f"spec.{name}", what) for what in too_long(name, values[name], limit)]
     try:
         config = PingConfig(
             schedule=values["schedule"] or _DEFAULT_SCHEDULE,
@@ -157,6 +168,20 @@ def from_manifest(document: Document) -> PingConfig:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _data_max_size(documents: Sequence[Document], problems: list[Problem]) -> int:
+    """Bytes that data may have, as it is given; -1 for no limit."""
+    for document in documents:
+        data = document.body.get("data")
+        if (document.kind, document.name) != ("ConfigMap", _DEFAULTS) or not isinstance(data, Mapping):
+            continue
+        size = next((str(data[name]) for name in _MAX_SIZE if name in data), "-1")
+        try:
+            return int(size)
+        except ValueError:
+            problems.append(Problem(f"{document}: data.{_MAX_SIZE[0]}", f"{size!r} is not an integer"))
+    return -1
 
 
 def _spec_path(where: str) -> str:

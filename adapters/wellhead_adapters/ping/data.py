@@ -43,7 +43,7 @@ def body(data: str = "", data_base64: str = "", content_type: str = "", *, max_s
         problems.append(Problem("data, dataBase64", "expected exactly one, got both"))
     elif data or data_base64:
         where, text = ("data", data) if data else ("dataBase64", data_base64)
-        problems += _size_problems(where, text, max_size)
+        problems += [Problem(where, what) for what in too_long(where, text, max_size)]
         try:
             octets = _octets(data) if data else decode_base64(data_base64)
             if content_type == _JSON:
@@ -85,10 +85,11 @@ def _octets(text: str) -> bytes:
         raise ValueError("holds half a surrogate pair, which no text does") from None
 
 
-def _size_problems(where: str, text: str, limit: int) -> Iterator[Problem]:
+def too_long(name: str, text: str, limit: int) -> Iterator[str]:
+    """What Knative says where ``text``, the field ``name`` as it is given, has more than ``limit`` bytes."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if -1 < limit < size:
-        yield Problem(where, f"the {where} length of {size} bytes exceeds limit set at {limit}.")
+        yield f"the {name} length of {size} bytes exceeds limit set at {limit}."
 
 
 def _type_problems(content_type: str) -> Iterator[Problem]:
