@@ -161,6 +161,40 @@ async def test_a_state_file_that_cannot_be_written_is_told_at_the_start(tmp_path
         Ping(config(catch_up=CatchUp.LAST, state_file=tmp_path / "no such folder" / "state"))
 
 
+async def test_the_state_file_is_written_a_second_after_a_tick_and_not_at_each(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    async with Ticking(config("* * * * * *", catch_up=CatchUp.ALL, state_file=path)) as it:
+        empty = path.stat().st_ino
+        await it.sink.accepted(1)
+        assert path.stat().st_ino == empty
+        await it.sink.accepted(3)
+        assert json.loads(path.read_bytes())["ticks"].popitem()[1] in ("2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z")
+        await asyncio.sleep(0)  # the third is settled
+    assert json.loads(path.read_bytes())["ticks"].popitem()[1] == "2026-01-01T00:00:03Z"
+
+
+async def test_a_tick_behind_one_on_its_way_is_not_the_last_of_the_state(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    for minute in (1, 2):
+        state.begin("a", NEW_YEAR + minute * MINUTE)
+    assert not state.settle("a", NEW_YEAR + 2 * MINUTE)
+    assert state.last("a") is None
+    assert state.settle("a", NEW_YEAR + MINUTE)
+    assert state.last("a") == NEW_YEAR + 2 * MINUTE
+
+
+async def test_a_state_file_that_can_no_longer_be_written_is_told_and_ends_no_ticking(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    async with Ticking(config(catch_up=CatchUp.ALL, state_file=folder / "state")) as it:
+        (folder / "state").unlink()
+        folder.rmdir()
+        await it.sink.accepted(3)
+    assert "ticks would be repeated after a restart" in caplog.text
+
+
 async def test_a_thousand_sources_need_no_task_each_and_come_and_go() -> None:
     clock = LoopClock(NEW_YEAR)
     pings, sink = Pings(clock=clock), FakeSink()

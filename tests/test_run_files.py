@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
-from typing import TYPE_CHECKING, Final
+import sys
+from pathlib import Path
+from typing import Final
 
 from tests.process import WELLHEAD, run, started
 
 from wellhead.testing import RecordingSink
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT: Final = Path(__file__).parents[1]
+TUTORIAL: Final = ROOT / "tests/samples/tutorial"
 PING: Final = """
 apiVersion: sources.knative.dev/v1
 kind: PingSource
@@ -23,6 +25,45 @@ spec:
   sink: {{ref: {{apiVersion: v1, kind: Service, name: event-display}}}}
 """
 IN_TIME: Final = 20
+# `wellhead run`, in which the wall clock of every PingSource stands half a second before a full minute.
+HALF_A_SECOND_BEFORE_THE_MINUTE: Final = """
+import sys
+from datetime import UTC, datetime, timedelta
+from wellhead_adapters.cli.command import adapters
+from wellhead_adapters.cli.run import main
+from wellhead_adapters.ping.adapter import Ping
+from wellhead_adapters.ping.pings import Pings
+
+class Clock:
+    ahead = timedelta(seconds=59.5 - datetime.now(UTC).timestamp() % 60)
+    def now(self):
+        return datetime.now(UTC) + self.ahead
+
+class Soon(Ping):
+    many = staticmethod(lambda: Pings(clock=Clock()))
+
+raise SystemExit(main(sys.argv[1:], {**adapters(), "ping": lambda: Soon}))
+"""
+DRAWN_BY_LOT: Final = re.compile(r"^  (id|time): .*$", re.MULTILINE)
+HEARTBEAT: Final = """\
+☁️  cloudevents.Event
+Context Attributes,
+  specversion: 1.0
+  type: dev.knative.eventing.samples.heartbeat
+  source: https://knative.dev/eventing-contrib/cmd/heartbeats/#event-test/mypod
+  id: …
+  time: …
+  datacontenttype: application/json
+Extensions,
+  beats: true
+  heart: yes
+  the: 42
+Data,
+  {
+    "id": 1,
+    "label": ""
+  }
+"""
 
 
 def source(name: str) -> str:
@@ -43,7 +84,7 @@ async def test_knative_yaml_fires_into_the_display_it_opens_unchanged(tmp_path: 
         await it.stdout.line("Events arrive at ")
         await it.stdout.line(f"source: {source('tick')}")
         assert await it.stop(signal.SIGINT) == 0
-    assert "nothing says where its sink is" in it.stderr.text
+    assert "nothing says where this sink is" in it.stderr.text
 
 
 async def test_sources_come_go_and_change_with_the_file_and_a_broken_file_ends_nothing(tmp_path: Path) -> None:
@@ -87,3 +128,49 @@ async def test_files_that_are_wrong_are_told_before_anything_is_started(tmp_path
     assert code == 2
     assert "cannot be read" in it.stderr.text
     assert "Traceback" not in it.stderr.text
+
+
+async def test_the_yaml_of_a_knative_tutorial_prints_what_the_readme_shows() -> None:
+    readme = (ROOT / "adapters/wellhead_adapters/ping/README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```console\n\$ wellhead run -f pingsource.yaml\n(.*?)```", readme, re.DOTALL)
+    files = [word for name in ("pingsource", "containersource") for word in ("-f", str(TUTORIAL / f"{name}.yaml"))]
+    command = (sys.executable, "-c", HALF_A_SECOND_BEFORE_THE_MINUTE, *files, "--port=0")
+    async with started(*command, env={"PYTHONIOENCODING": "utf-8"}) as it:
+        await it.stdout.line("Hello world!")
+        await it.stdout.line('"id": 2')
+        assert await it.stop(signal.SIGINT) == 0
+    printed = DRAWN_BY_LOT.sub(r"  \1: …", it.stdout.text)
+    assert HEARTBEAT in printed
+    assert DRAWN_BY_LOT.sub(r"  \1: …", shown) in printed
+
+
+async def test_what_does_not_run_here_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "deployment.yaml"
+    file.write_text("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: mine}\nspec: {}\n")
+    code, it = await run(WELLHEAD, "validate", "-f", str(file))
+    assert (code, it.stdout.lines) == (
+        0,
+        [f"{file}, document 1: Deployment default/mine is bound by no SinkBinding, and skipped"],
+    )
+    async with started(WELLHEAD, "run", "-f", str(file), "--port=0") as running:
+        await running.stderr.line("nothing in these files is a source that runs here")
+        assert await running.stop() == 0
+
+
+async def test_data_longer_than_the_cluster_takes_is_refused_where_its_configmap_is_among_the_files(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "ping.yaml").write_text(PING.format(name="tick"))
+    defaults = tmp_path / "defaults.yaml"
+    for name, size, wrong in (
+        ("data-max-size", "5", ""),
+        ("dataMaxSize", "4", "spec.data: the data length of 5 bytes exceeds limit set at 4."),
+        ("data-max-size", "many", "data.data-max-size: 'many' is not an integer"),
+    ):
+        defaults.write_text(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-ping-defaults, namespace: knative-eventing}\n"
+            f'data: {{{name}: "{size}"}}\n'
+        )
+        code, it = await run(WELLHEAD, "validate", "-f", str(tmp_path))
+        assert code == (2 if wrong else 0)
+        assert wrong in it.stderr.text

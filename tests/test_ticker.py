@@ -22,6 +22,7 @@ from wellhead_adapters.ping.ticker import (
     jitter,
     overslept,
     went_back,
+    worth,
 )
 
 NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -50,6 +51,27 @@ def test_the_first_tick_is_strictly_after_now() -> None:
     assert agenda.next_at() == NOON + MINUTE
     assert agenda.due(NOON + MINUTE - SECOND) == []
     assert ats(agenda.due(NOON + MINUTE)) == [("a", NOON + MINUTE)]
+
+
+@pytest.mark.parametrize(
+    ("following", "tried"),
+    [(NOON + SECOND, MINUTE), (NOON - DAY, MINUTE), (NOON + 7 * MINUTE, 7 * MINUTE), (NOON + DAY, HOUR), (None, HOUR)],
+)
+def test_a_tick_is_tried_until_the_next_at_least_a_minute_at_most_an_hour(
+    following: datetime | None, tried: timedelta
+) -> None:
+    assert worth(following, NOON) == tried
+
+
+def test_a_tick_knows_the_one_that_follows() -> None:
+    agenda = Agenda()
+    agenda.put("a", MINUTELY, NOON)
+    for minute in range(1, 4):
+        (tick,) = agenda.due(NOON + minute * MINUTE)
+        assert tick.following == NOON + (minute + 1) * MINUTE
+        agenda.advance(tick)
+    agenda.put("b", HOURLY, datetime.max.replace(tzinfo=UTC) - HOUR)
+    assert agenda.due(datetime.max.replace(tzinfo=UTC))[-1].following is None
 
 
 def test_an_empty_agenda_has_nothing_to_come() -> None:

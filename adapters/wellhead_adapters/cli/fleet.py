@@ -64,11 +64,14 @@ class Fleet:
         self._policy = policy
         self._running: dict[str, PlannedSource] = {}
         self._many: dict[str, Many[Never]] = {}
+        self._told: set[tuple[str, str]] = set()
 
     async def apply(self, wanted: Plan) -> None:
         """Stop what is gone, start what is new, replace what changed; leave the rest undisturbed."""
         for note in wanted.notes:
-            _log.info("document is skipped", extra={"note": note})
+            self._tell_once(logging.INFO, "document is skipped", note)
+        if not wanted.sources:
+            _log.warning("nothing in these files is a source that runs here")
         gone = [source for key, source in self._running.items() if wanted.sources.get(key) != source]
         await asyncio.gather(*(self._stop(source) for source in gone))
         for key, source in wanted.sources.items():
@@ -92,10 +95,10 @@ class Fleet:
 
     async def _start(self, source: PlannedSource) -> None:
         spec = source.spec
-        dead_letter = await self._bind(source, spec.dead_letter, "dead letters") if spec.dead_letter else None
+        dead_letter = await self._bind(source, spec.dead_letter) if spec.dead_letter else None
         sink = self._host.open_sink(
             source.key,
-            await self._bind(source, spec.sink, "events"),
+            await self._bind(source, spec.sink),
             policy=spec.policy or self._policy,
             dead_letter=dead_letter,
         )
@@ -127,7 +130,7 @@ class Fleet:
             self._host.start_many(f"{source.adapter} of files", self._many[source.adapter].run)
         return self._many[source.adapter]
 
-    async def _bind(self, source: PlannedSource, destination: Destination | None, what: str) -> SinkBinding:
+    async def _bind(self, source: PlannedSource, destination: Destination | None) -> SinkBinding:
         url = self._sink
         ca_certs = ""
         if not self._given and destination is not None:
@@ -135,9 +138,15 @@ class Fleet:
                 found = await resolve(destination, self._refs)
                 url, ca_certs = found.url, found.ca_certs
             except ConfigError:
-                facts = {"source_name": source.key, "sink": str(destination.ref), "instead": url}
-                _log.warning(f"its {what} go elsewhere: nothing says where its sink is (--ref NAME=URL)", extra=facts)
+                what = "nothing says where this sink is (--ref NAME=URL), so its events go to another"
+                self._tell_once(logging.WARNING, what, str(destination.ref), instead=url)
         return SinkBinding(sink=url, ca_certs=ca_certs, overrides=source.spec.overrides, namespace=source.namespace)
+
+    def _tell_once(self, level: int, what: str, about: str, **facts: str) -> None:
+        """Ten sources with one sink, and a file that was changed, are no reason to say it again."""
+        if (what, about) not in self._told:
+            self._told.add((what, about))
+            _log.log(level, what, extra={"about": about, **facts})
 
 
 def _text(file: Path) -> str:

@@ -110,7 +110,20 @@ def plan(documents: Sequence[Document], world: World) -> Plan:
             sources[source.key] = source
     if problems:
         raise ConfigError(problems)
-    return Plan(sources, tuple(notes))
+    return Plan(sources, (*notes, *_unbound(documents)))
+
+
+def _unbound(documents: Sequence[Document]) -> Iterator[str]:
+    """What is said of workloads: alone none runs here, as a pod is more than we can stand in for."""
+    bound = {
+        id(workload)
+        for binding in documents
+        if binding.kind == "SinkBinding"
+        for workload in _subjects(binding, documents)
+    }
+    for document in documents:
+        if document.kind in _WORKLOADS and id(document) not in bound:
+            yield f"{document.origin}: {document} is bound by no SinkBinding, and skipped"
 
 
 def paths(value: str) -> tuple[Path, ...]:
@@ -181,9 +194,7 @@ def _sources(
         notes.append(f"{document.origin}: {document} is not needed here, and skipped")
 
 
-def _planned(
-    document: Document, documents: Sequence[Document], adapter: str, reader: ManifestAdapter
-) -> PlannedSource:
+def _planned(document: Document, documents: Sequence[Document], adapter: str, reader: ManifestAdapter) -> PlannedSource:
     problems: list[Problem] = []
     config: object = None
     spec: SourceSpec | None = None
