@@ -12,8 +12,8 @@ import pytest
 from wellhead.errors import ConfigError, Loss
 from wellhead.testing import FakeSink, LoopClock
 from wellhead_adapters.ping.adapter import Ping
-from wellhead_adapters.ping.pings import Pings
 from wellhead_adapters.ping.config import PingConfig
+from wellhead_adapters.ping.pings import Pings
 from wellhead_adapters.ping.preview import Preview, answers
 from wellhead_adapters.ping.state import State
 from wellhead_adapters.ping.ticker import CatchUp
