@@ -90,10 +90,12 @@ async def test_knative_yaml_fires_into_the_display_it_opens_unchanged(tmp_path: 
 async def test_sources_come_go_and_change_with_the_file_and_a_broken_file_ends_nothing(tmp_path: Path) -> None:
     file = tmp_path / "sources.yaml"
     file.write_text(PING.format(name="one"))
-    async with RecordingSink() as sink, started(WELLHEAD, "run", "-f", str(file), "--sink", sink.url) as it:
+    async with RecordingSink() as sink, started(WELLHEAD, "run", "-f", str(tmp_path), "--sink", sink.url) as it:
         await came(sink, "one")
         file.write_text(PING.format(name="one") + "---" + PING.format(name="two"))
         await came(sink, "two")
+        (tmp_path / "more.yml").write_text(PING.format(name="three"))  # a new file in the folder
+        await came(sink, "three", len(sink.events))
         file.write_text("kind: [")
         await it.stderr.line("files are wrong; what runs goes on")
         await came(sink, "one", len(sink.events))
@@ -128,6 +130,9 @@ async def test_files_that_are_wrong_are_told_before_anything_is_started(tmp_path
     assert code == 2
     assert "cannot be read" in it.stderr.text
     assert "Traceback" not in it.stderr.text
+    code, it = await run(WELLHEAD, "run", "-f", str(tmp_path))
+    assert code == 2
+    assert "is a folder without a .yaml or .yml file" in it.stderr.text
 
 
 async def test_the_yaml_of_a_knative_tutorial_prints_what_the_readme_shows() -> None:

@@ -31,7 +31,7 @@ def read_plan(files: Sequence[Path], world: World) -> Plan:
     problems: list[Problem] = []
     found: list[Document] = []
     made = Plan({}, ())
-    for file in files:
+    for file in _listed(files, problems):
         with Collected(problems):
             read, wrong = documents(_text(file), str(file))
             found += read
@@ -80,10 +80,10 @@ class Fleet:
 
     async def follow(self, files: Sequence[Path]) -> None:
         """Apply what the files say whenever they change; what they say wrong is told, and what runs goes on."""
-        before = [_stamp(file) for file in files]
+        before = _stamps(files)
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            now = [_stamp(file) for file in files]
+            now = _stamps(files)
             if now == before:
                 continue
             before = now
@@ -147,6 +147,22 @@ class Fleet:
         if (what, about) not in self._told:
             self._told.add((what, about))
             _log.log(level, what, extra={"about": about, **facts})
+
+
+def _listed(files: Sequence[Path], problems: list[Problem]) -> list[Path]:
+    """The files; in place of a folder those in it that are YAML by their names."""
+    found: list[Path] = []
+    for file in files:
+        inside = sorted((*file.glob("*.yaml"), *file.glob("*.yml"))) if file.is_dir() else [file]
+        if not inside:
+            problems.append(Problem(str(file), "is a folder without a .yaml or .yml file"))
+        found += inside
+    return found
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[Path, tuple[int, int, int] | None]]:
+    """What is different when a file has changed, come or gone."""
+    return [(file, _stamp(file)) for file in _listed(files, [])]
 
 
 def _text(file: Path) -> str:

@@ -114,25 +114,19 @@ def plan(documents: Sequence[Document], world: World) -> Plan:
 
 
 def _unbound(documents: Sequence[Document]) -> Iterator[str]:
-    """What is said of workloads: alone none runs here, as a pod is more than we can stand in for."""
-    bound = {
-        id(workload)
-        for binding in documents
-        if binding.kind == "SinkBinding"
-        for workload in _subjects(binding, documents)
-    }
+    """What is said of workloads that are only there: a pod is more than we can stand in for."""
+    bindings = [document for document in documents if document.kind == "SinkBinding"]
+    bound = {id(workload) for binding in bindings for workload in _subjects(binding, documents)}
     for document in documents:
         if document.kind in _WORKLOADS and id(document) not in bound:
-            yield f"{document.origin}: {document} is bound by no SinkBinding, and skipped"
+            plain_service = (document.apiVersion, document.kind) == ("v1", "Service")
+            why = "is not needed here" if plain_service else "is bound by no SinkBinding"
+            yield f"{document.origin}: {document} {why}, and skipped"
 
 
 def paths(value: str) -> tuple[Path, ...]:
-    """Files, one a line; a folder stands for the YAML files in it."""
-    found: list[Path] = []
-    for line in value.splitlines():
-        path = Path(line)
-        found += sorted((*path.glob("*.yaml"), *path.glob("*.yml"))) if path.is_dir() else [path]
-    return tuple(found)
+    """Files and folders, one a line."""
+    return tuple(Path(line) for line in value.splitlines())
 
 
 def images(value: str) -> dict[str, str]:

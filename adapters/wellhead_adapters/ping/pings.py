@@ -76,7 +76,7 @@ class Pings:
         self._catch_up(source, now)
         self._agenda.put(key, ping.schedule, now, spread=config.jitter)
         if _log.isEnabledFor(logging.INFO):
-            following = [rfc3339(at) for at in islice(ping.schedule.ticks_after(now), 3)]
+            following = ", ".join(rfc3339(at) for at in islice(ping.schedule.ticks_after(now), 3))
             facts = {"source": ping.source, "schedule": str(ping.schedule), "next": following}
             _log.info("schedule is set", extra=facts)
         self._changed.set()
