@@ -6,7 +6,6 @@ workload it binds, runs where its container is one of ours, known by its image's
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Never, Protocol, TypeVar, cast
 from wellhead.env import Collector, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, Document, SourceSpec, source_spec, unknown_fields
+
+from .environment import environment, mapping
 
 if TYPE_CHECKING:
     from wellhead.adapter import AdapterClass, Sink
@@ -224,22 +225,22 @@ def _is_subject(document: Document, subject: Mapping[str, object], namespace: st
         return False
     if subject.get("name"):
         return document.name == subject["name"]
-    wanted = _mapping(_mapping(subject.get("selector")).get("matchLabels"))
-    labels = _mapping(_mapping(document.body.get("metadata")).get("labels"))
+    wanted = mapping(mapping(subject.get("selector")).get("matchLabels"))
+    labels = mapping(mapping(document.body.get("metadata")).get("labels"))
     return bool(wanted) and all(labels.get(name) == value for name, value in wanted.items())
 
 
 def _containers(
     owner: Document, workload: Document, spec: SourceSpec, documents: Sequence[Document], world: World
 ) -> Iterator[PlannedSource]:
-    pod = _mapping(_mapping(workload.spec.get("template")).get("spec"))
+    pod = mapping(mapping(workload.spec.get("template")).get("spec"))
     containers = pod.get("containers")
     if not isinstance(containers, list) or not containers:
         raise ConfigError([Problem("spec.template.spec.containers", "missing field")])
     images = _images(world)
     for number, container in enumerate(containers):
         path = f"spec.template.spec.containers[{number}]"
-        image = str(_mapping(container).get("image") or "")
+        image = str(mapping(container).get("image") or "")
         if not image:
             raise ConfigError([Problem(f"{path}.image", "missing field")])
         adapter = images.get(image_name(image))
@@ -252,7 +253,7 @@ def _containers(
                     )
                 ]
             )
-        config = _container_config(_mapping(container), path, workload, documents, world, adapter)
+        config = _container_config(mapping(container), path, workload, documents, world, adapter)
         key = str(owner) if len(containers) == 1 else f"{owner} [{number}]"
         yield PlannedSource(key=key, adapter=adapter, config=config, spec=spec, namespace=owner.namespace)
 
@@ -279,73 +280,13 @@ def _container_config(
 ) -> object:
     adapter_class = world.adapters[adapter]()
     problems: list[Problem] = []
-    environment = _environment(container, path, workload, documents, problems)
+    found = environment(container, path, workload, documents, problems)
     args = container.get("args")
     words = [str(word) for word in args] if isinstance(args, list) else []
     flags = parse_flags(words, settings(adapter_class.Config))
-    collector = Collector(environment, flags, environment_wins=getattr(adapter_class, "environment_wins", False))
+    collector = Collector(found, flags, environment_wins=getattr(adapter_class, "environment_wins", False))
     config = collector.read(adapter_class.Config)
     problems += [Problem(f"{path}: {problem.where}", problem.what) for problem in collector.problems]
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def _environment(
-    container: Mapping[str, object],
-    path: str,
-    workload: Document,
-    documents: Sequence[Document],
-    problems: list[Problem],
-) -> dict[str, str]:
-    environment: dict[str, str] = {}
-    entries = container.get("env")
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-        name = str(_mapping(entry).get("name") or "")
-        where = f"{path}.env[{number}]"
-        value = _mapping(entry).get("value")
-        source = _mapping(_mapping(entry).get("valueFrom"))
-        if source:
-            value = _value_from(source, workload, documents)
-            if value is None:
-                problems.append(Problem(f"{where}.valueFrom", f"{name} is not to be had from these documents"))
-        environment[name] = "" if value is None else str(value)
-    return environment
-
-
-def _value_from(source: Mapping[str, object], workload: Document, documents: Sequence[Document]) -> str | None:
-    path = _mapping(source.get("fieldRef")).get("fieldPath")
-    facts = {
-        "metadata.name": workload.name,
-        "metadata.namespace": workload.namespace,
-        "spec.nodeName": "localhost",
-        "spec.serviceAccountName": "default",
-        "status.podIP": "127.0.0.1",
-    }
-    if path is not None:
-        return facts.get(str(path))
-    for kind, reference in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
-        wanted = _mapping(source.get(reference))
-        for document in documents:
-            if wanted and (document.kind, document.name, document.namespace) == (
-                kind,
-                wanted.get("name"),
-                workload.namespace,
-            ):
-                return _stored(document, str(wanted.get("key")))
-    return None
-
-
-def _stored(document: Document, key: str) -> str | None:
-    plain = _mapping(document.body.get("stringData" if document.kind == "Secret" else "data")).get(key)
-    if plain is not None or document.kind != "Secret":
-        return None if plain is None else str(plain)
-    encoded = _mapping(document.body.get("data")).get(key)
-    try:
-        return None if encoded is None else base64.b64decode(str(encoded), validate=True).decode()
-    except ValueError:
-        return None
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
