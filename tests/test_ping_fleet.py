@@ -73,7 +73,9 @@ class Files:
     def sent_to(self, name: str) -> list[tuple[str, bytes]]:
         """The minute and the data of what this sink was sent, in order."""
         posts = zip(self.transport.posts, self.transport.tried, strict=True)
-        return [(str(event.time)[14:16], event.data or b"") for post, event in posts if post.url == f"http://{name}/"]
+        return [
+            (str(event.time)[14:16], event.data or b"") for post, event in posts if post.target.url == f"http://{name}/"
+        ]
 
 
 def others() -> set[str]:
