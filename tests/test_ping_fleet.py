@@ -93,7 +93,9 @@ async def test_the_pingsources_of_all_files_are_one_task_and_each_has_its_own_si
     assert others() == set()
 
 
-async def test_one_that_changes_one_that_goes_and_one_that_comes_leave_the_rest_its_times() -> None:
+async def test_one_that_changes_one_that_goes_and_one_that_comes_leave_the_rest_its_times(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     it = Files()
     await it.fleet.apply(wanted({"stays": "1", "changes": "2", "goes": "3"}))
     await asyncio.sleep(90)
@@ -104,6 +106,7 @@ async def test_one_that_changes_one_that_goes_and_one_that_comes_leave_the_rest_
     assert it.sent_to("goes") == [("01", b"3")]
     assert it.sent_to("comes") == [("02", b"4"), ("03", b"4")]
     assert others() == {"source ping of files"}
+    assert "event was not delivered" not in caplog.text  # nothing ticks into a sink that was closed
     assert sorted(it.host.sinks()) == [f"PingSource default/{name}" for name in ("changes", "comes", "stays")]
     await it.host.drain(1)
 
