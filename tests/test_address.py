@@ -182,13 +182,6 @@ class TestTrust:
         assert isinstance(outcome, Unanswered)
         assert outcome.why is NoAnswer.TLS
 
-    async def test_a_context_is_made_once_and_again_after_a_reread(self) -> None:
-        trust = Trust()
-        first = trust.context()
-        assert trust.context() is first
-        trust.reread()
-        assert trust.context() is not first
-
 
 def sink_at(url: str, transport: HttpTransport, trust: Trust) -> HttpSink:
     binding = SinkBinding(sink=url)
