@@ -60,8 +60,14 @@ BAD_URLS: Final = (
     ("http:h", "is not an absolute URL: it needs a scheme, as in http://host:port/path"),
     ("//h/path", "is not an absolute URL: it needs a scheme, as in http://host:port/path"),
     ("ftp://h", "has the scheme 'ftp'; a sink is reached by http or https"),
-    ("http://u:p@h", "carries user info before the host, which would end in logs"),
-    ("http://@h", "carries user info before the host, which would end in logs"),
+    (
+        "http://u:p@h",
+        "carries user info before the host, which would end in logs (SINK_USERNAME and SINK_PASSWORD_FILE take it)",
+    ),
+    (
+        "http://@h",
+        "carries user info before the host, which would end in logs (SINK_USERNAME and SINK_PASSWORD_FILE take it)",
+    ),
     ("http://", "is not an absolute URL: it names no host"),
     ("http:///path", "is not an absolute URL: it names no host"),
     ("http://:80", "is not an absolute URL: it names no host"),

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
+from wellhead.access import SinkAccess
 from wellhead.binding import Destination, Ref
+from wellhead.credentials import NO_CREDENTIALS, CredentialSources
 from wellhead.delivery import Backoff, OnExhausted, Policy
 from wellhead.env import Collector, known_names, parse_flags, read, settings
 from wellhead.errors import ConfigError
@@ -22,6 +26,7 @@ from wellhead.settings import (
     listen_address,
     prometheus_endpoint,
 )
+from wellhead.tls import ClientCertificate
 
 if TYPE_CHECKING:
     from wellhead.env import Flags
@@ -207,6 +212,113 @@ def test_a_path_holds_no_null(text: str) -> None:
 def test_the_token_file_is_the_one_that_a_sink_binding_mounts_unless_said_otherwise() -> None:
     assert read(SinkSettings, {}).token_file == Path("/oidc/token")
     assert read(SinkSettings, {"OIDC_TOKEN_FILE": "/run/token"}).token_file == Path("/run/token")
+
+
+# --- Who we are to the sink
+
+
+def pair(folder: Path) -> tuple[Path, Path]:
+    leaf = trustme.CA().issue_cert("me.example")
+    leaf.cert_chain_pems[0].write_to_path(str(folder / "tls.crt"))
+    leaf.private_key_pem.write_to_path(str(folder / "tls.key"))
+    return folder / "tls.crt", folder / "tls.key"
+
+
+def test_credentials_come_from_the_environment_and_from_files(tmp_path: Path) -> None:
+    (tmp_path / "headers").write_text("X-Key: abc")
+    (tmp_path / "password").write_text(SECRET)
+    env = {
+        "SINK_USERNAME": "me",
+        "SINK_PASSWORD_FILE": str(tmp_path / "password"),
+        "SINK_HEADERS": '{"X-Tenant": "alps"}',
+        "SINK_HEADERS_FILE": str(tmp_path / "headers"),
+        "DEAD_LETTER_CREDENTIALS": "true",
+    }
+    access = read(SinkSettings, env).access()
+    assert access.credentials == CredentialSources(
+        username="me",
+        password_file=tmp_path / "password",
+        headers=(("X-Tenant", "alps"),),
+        headers_file=tmp_path / "headers",
+    )
+    assert access.dead_letters_too
+
+
+def test_a_client_certificate_and_authorities_come_from_files(tmp_path: Path) -> None:
+    cert, key = pair(tmp_path)
+    flags = all_flags("--client-cert", str(cert), "--client-key", str(key), "--ca-file", str(cert))
+    access = read(SinkSettings, {}, flags).access()
+    assert access.client == ClientCertificate(cert=cert, key=key)
+    assert access.ca_file == cert
+    assert not access.dead_letters_too
+
+
+def test_a_dead_letter_sink_is_not_told_who_we_are_unless_it_was_said() -> None:
+    access = SinkAccess(client=ClientCertificate(cert=Path("c")), ca_file=Path("a"))
+    assert access.for_dead_letters() == SinkAccess(credentials=NO_CREDENTIALS, ca_file=Path("a"))
+    told = SinkAccess(client=ClientCertificate(cert=Path("c")), dead_letters_too=True)
+    assert told.for_dead_letters() == told
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"SINK_TOKEN": f"{SECRET} x"}, ["SINK_TOKEN: is no token: printable ASCII without blanks, 16384 characters at most"]),
+        ({"SINK_PASSWORD": f"{SECRET}\n"},
+         ["SINK_PASSWORD: is no password: one line without control characters, 16384 characters at most"]),
+        ({"SINK_HEADERS": f"X: {SECRET}\nce-id: {SECRET}\n{SECRET}"},
+         ["SINK_HEADERS: line 2: gives ce-id, which is Wellhead's own to send",
+          "SINK_HEADERS: line 3: is not Name: value, with a name that HTTP allows"]),
+        ({"SINK_TOKEN": SECRET, "SINK_USERNAME": "me", "SINK_PASSWORD": SECRET},
+         ["SINK_USERNAME and SINK_TOKEN: each say what Authorization to send; one of them"]),
+        ({"SINK_CLIENT_KEY_FILE": "/k"}, ["SINK_CLIENT_KEY_FILE: is set without SINK_CLIENT_CERT_FILE"]),
+        ({"SINK_CLIENT_KEY_PASSWORD_FILE": "/k"},
+         ["SINK_CLIENT_KEY_PASSWORD_FILE: is set without SINK_CLIENT_CERT_FILE"]),
+        ({"SINK_CA_FILE": "/nowhere/ca", "SINK_CLIENT_CERT_FILE": "/nowhere/crt", "SINK_HEADERS_FILE": "/nowhere/h",
+          "SINK_USERNAME": "me", "SINK_PASSWORD_FILE": "/nowhere/p"},
+         ["SINK_PASSWORD_FILE: /nowhere/p is not there", "SINK_HEADERS_FILE: /nowhere/h is not there",
+          "SINK_CA_FILE: /nowhere/ca is not there", "SINK_CLIENT_CERT_FILE: /nowhere/crt is not there"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_credentials_is_told_at_the_start(env: dict[str, str], expected: list[str]) -> None:
+    assert problems(env) == expected
+
+
+def test_the_key_of_another_certificate_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (cert, _), (_, key) = pair(tmp_path), pair(tmp_path / "other")
+    assert problems({}, "--client-cert", str(cert), "--client-key", str(key)) == [
+        "SINK_CLIENT_CERT_FILE: the client certificate's key is not the one of the certificate"
+    ]
+
+
+def test_no_secret_has_a_flag() -> None:
+    """Process arguments are for everyone to read."""
+    assert [known.name for config in CONFIGS for known in settings(config) if known.secret and known.flag] == [
+        "sink", "refs", "ca_certs", "dead_letter_sink",  # URLs, whose query may be one, and what is public
+    ]  # fmt: skip
+
+
+URLS: Final = (f"http://sink?token={SECRET}", f"x=http://sink?token={SECRET}", f"http://u:{SECRET}@sink")
+TEXTS: Final = (SECRET, f"{SECRET}\0", f"X-Key: {SECRET}", f'{{"X-Key": "{SECRET}"}}', f"ce-id: {SECRET}")
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            known.env[0]: st.sampled_from(URLS if known.env[0] in ("K_SINK", "SINK_REFS") else TEXTS)
+            for known in settings(SinkSettings)
+            if known.secret
+        },
+    ),
+    st.sampled_from([{}, {"SINK_USERNAME": "me"}]),
+)
+def test_no_secret_setting_is_in_any_message_or_repr(given: dict[str, str], named: dict[str, str]) -> None:
+    collector = Collector(given | named)
+    made = collector.read(SinkSettings)
+    shown = f"{made!r}{made}{made.access() if made else ''}{collector.problems}{collector.warnings}"
+    assert SECRET not in shown
 
 
 # --- Delivery

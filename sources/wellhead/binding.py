@@ -258,7 +258,9 @@ def url_problem(text: str) -> str:
     if parts.scheme not in ("http", "https"):
         return f"has the scheme {parts.scheme!a}; a sink is reached by http or https"
     if parts.username is not None or parts.password is not None:
-        return "carries user info before the host, which would end in logs"
+        return (
+            "carries user info before the host, which would end in logs (SINK_USERNAME and SINK_PASSWORD_FILE take it)"
+        )
     if not parts.hostname or port == 0:
         return "is not an absolute URL: it names no host" if not parts.hostname else "has port 0"
     if parts.fragment or text.endswith("#"):

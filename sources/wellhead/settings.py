@@ -13,13 +13,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .address import OIDC_TOKEN
+from .access import SinkAccess
 from .binding import Destination, parse_overrides, parse_refs, parse_sink
+from .credentials import OIDC_TOKEN, CredentialSources, bearer_token, password
 from .delivery import Backoff, OnExhausted, Policy
 from .durations import duration
-from .env import integer, json_object, one_of, setting, text
+from .env import boolean, integer, json_object, one_of, setting, text
+from .errors import ConfigError, Problem
+from .extra_headers import ExtraHeaders, extra_headers
 from .log import LogFormat, LogLevel, level_of_logging_config
-from .tls import ca_certs
+from .tls import ClientCertificate, ca_certs, file_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +111,22 @@ class SinkSettings:
         ca_certs, "PEM certificates to trust for an https sink, beside the system's",
         flag="cacerts", env="K_CA_CERTS", default="", secret=True,
     )
+    ca_file: Path | None = setting(
+        _path, "file with PEM certificates to trust as well; read again when it changes",
+        flag="ca-file", env="SINK_CA_FILE",
+    )
+    client_cert: Path | None = setting(
+        _path, "file with a client certificate for an https sink (PEM); read again when it changes",
+        flag="client-cert", env="SINK_CLIENT_CERT_FILE",
+    )
+    client_key: Path | None = setting(
+        _path, "file with its key; unset: in the certificate's file",
+        flag="client-key", env="SINK_CLIENT_KEY_FILE",
+    )
+    client_key_password: Path | None = setting(
+        _path, "file with the key's password, if it is encrypted",
+        flag="client-key-password-file", env="SINK_CLIENT_KEY_PASSWORD_FILE",
+    )
     audience: str = setting(text, "the sink's OIDC audience", flag="audience", env="K_AUDIENCE", default="")
     oidc_service_account: str = setting(
         text, "identity to ask a token for (with the API server's adapters)", env="K_OIDC_SERVICE_ACCOUNT", default=""
@@ -115,6 +134,27 @@ class SinkSettings:
     token_file: Path = setting(
         _path, "file with a bearer token for the sink; read again when it changes",
         flag="token-file", env="OIDC_TOKEN_FILE", default=OIDC_TOKEN,
+    )
+    token: str = setting(bearer_token, "a bearer token, where no file holds one", env="SINK_TOKEN", default="", secret=True)
+    username: str = setting(
+        text, "name for Basic credentials, with a password", flag="username", env="SINK_USERNAME", default=""
+    )
+    password: str = setting(
+        password, "the password, where no file holds it", env="SINK_PASSWORD", default="", secret=True
+    )
+    password_file: Path | None = setting(
+        _path, "file with the password; read again when it changes", flag="password-file", env="SINK_PASSWORD_FILE"
+    )
+    extra_headers: ExtraHeaders = setting(
+        extra_headers, 'headers to send with each event: lines of Name: value, or {"Name":"value"}',
+        env="SINK_HEADERS", default=(), shown_default="", secret=True,
+    )
+    headers_file: Path | None = setting(
+        _path, "file with such headers; read again when it changes", flag="headers-file", env="SINK_HEADERS_FILE"
+    )
+    dead_letter_credentials: bool = setting(
+        boolean, "show the sink's credentials and client certificate to the dead-letter sink too",
+        flag="dead-letter-credentials", env="DEAD_LETTER_CREDENTIALS", default=False, switch=True,
     )
     mode: EventMode = setting(
         one_of(EventMode), "how events travel over HTTP",
@@ -124,6 +164,48 @@ class SinkSettings:
         one_of(HeaderValues), "attributes that no header can hold raw: send the event structured (raw), or encode them",
         flag="headers", env="EVENT_HEADERS", default=HeaderValues.RAW, choices=("raw", "percent-encode"),
     )
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        try:
+            access = self.access()
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            problems += access.credentials.file_problems()
+        if self.client_cert is None:
+            beside = {
+                "SINK_CLIENT_KEY_FILE": self.client_key, "SINK_CLIENT_KEY_PASSWORD_FILE": self.client_key_password,
+            }
+            problems += [
+                Problem(name, "is set without SINK_CLIENT_CERT_FILE") for name, path in beside.items() if path is not None
+            ]
+        problems += file_problems(self.ca_file, self._client())
+        if problems:
+            raise ConfigError(problems)
+
+    def access(self) -> SinkAccess:
+        """How to approach the sink."""
+        credentials = CredentialSources(
+            token_file=self.token_file,
+            token=self.token,
+            username=self.username,
+            password=self.password,
+            password_file=self.password_file,
+            headers=self.extra_headers,
+            headers_file=self.headers_file,
+        )
+        return SinkAccess(
+            credentials=credentials,
+            client=self._client(),
+            ca_file=self.ca_file,
+            dead_letters_too=self.dead_letter_credentials,
+        )
+
+    def _client(self) -> ClientCertificate | None:
+        if self.client_cert is None:
+            return None
+        return ClientCertificate(cert=self.client_cert, key=self.client_key, password_file=self.client_key_password)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
