@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ import pytest
 import trustme
 from tests.faults.tls_sink import tls_sink
 
-from wellhead.address import Address, TokenFile
+from wellhead.address import Address
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
 from wellhead.delivery import Answered, Policy, Unanswered
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 EVENT: Final = CloudEvent(id="1", source="/spring", type="drop")
 HELD_SHORTLY: Final = Policy(cap=timedelta(milliseconds=10))
-NO_TOKENS: Final = ("", "   \n", "two words", "bro\nken", "ümlaut", "x" * 20_000)
 
 
 @pytest.fixture
@@ -46,65 +44,6 @@ async def one_try(address: Address) -> Outcome:
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     address.begin(headers, body, ended.set_result, timeout=5)
     return await ended
-
-
-class TestTheTokenFile:
-    def test_blanks_around_the_token_are_no_part_of_it(self, tmp_path: Path) -> None:
-        (tmp_path / "token").write_text("  abc.def-_~+/==\r\n")
-        assert TokenFile(tmp_path / "token").token(0) == "abc.def-_~+/=="
-
-    @pytest.mark.parametrize("text", NO_TOKENS, ids=range(len(NO_TOKENS)))
-    def test_a_file_without_a_token_sends_none_and_shows_nothing(
-        self, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        (tmp_path / "token").write_text(text)
-        assert TokenFile(tmp_path / "token").token(0) == ""
-        assert not text.strip() or text.strip() not in str([vars(record) for record in caplog.records])
-        assert len(caplog.records) == bool(text.strip())
-
-    def test_it_is_looked_at_once_a_second_at_most(self, tmp_path: Path) -> None:
-        path = tmp_path / "token"
-        path.write_text("old")
-        file = TokenFile(path)
-        assert file.token(0) == "old"
-        path.write_text("new")
-        os.utime(path, ns=(1, 1))
-        assert file.token(0.9) == "old"
-        assert file.token(1.0) == "new"
-
-    def test_force_reads_it_at_once_even_if_its_time_is_the_same(self, tmp_path: Path) -> None:
-        path = tmp_path / "token"
-        path.write_text("old")
-        stamp = path.stat().st_mtime_ns
-        file = TokenFile(path)
-        assert file.token(0) == "old"
-        path.write_text("new")
-        os.utime(path, ns=(stamp, stamp))
-        assert file.token(0, force=True) == "new"
-
-    def test_a_file_that_is_swapped_by_a_link_as_kubernetes_does_is_noticed(self, tmp_path: Path) -> None:
-        for version in ("1", "2"):
-            (tmp_path / version).mkdir()
-            (tmp_path / version / "token").write_text(f"token{version}")
-        data = tmp_path / "..data"
-        data.symlink_to(tmp_path / "1")
-        (tmp_path / "token").symlink_to(data / "token")
-        file = TokenFile(tmp_path / "token")
-        assert file.token(0) == "token1"
-        data.unlink()
-        data.symlink_to(tmp_path / "2")
-        assert file.token(1) == "token2"
-
-    def test_a_file_that_goes_away_takes_its_token_with_it(self, tmp_path: Path) -> None:
-        path = tmp_path / "token"
-        path.write_text("abc")
-        file = TokenFile(path)
-        assert file.token(0) == "abc"
-        path.unlink()
-        assert file.token(1) == ""
-
-    def test_a_folder_in_its_place_is_no_token(self, tmp_path: Path) -> None:
-        assert TokenFile(tmp_path).token(0) == ""
 
 
 class TestHeaders:

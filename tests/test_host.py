@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from wellhead.access import SinkAccess
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
+from wellhead.credentials import CredentialSources
 from wellhead.errors import DeliveryError, Loss
 from wellhead.event import CloudEvent
 from wellhead.host import Host
 from wellhead.testing import Answer, FakeTransport, Hang, LoopClock, RecordingSink
+from wellhead.tls import ClientCertificate
 from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
@@ -275,7 +280,10 @@ class TestDrain:
         assert host.stopping
 
 
-async def test_the_token_of_the_sink_is_not_shown_to_a_dead_letter_sink(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [False, True])
+async def test_the_token_of_the_sink_is_shown_to_a_dead_letter_sink_only_if_it_was_said(
+    tmp_path: Path, *, told: bool
+) -> None:
     token = tmp_path / "token"
     token.write_text("t0ken")
     transport = HttpTransport()
@@ -283,9 +291,40 @@ async def test_the_token_of_the_sink_is_not_shown_to_a_dead_letter_sink(tmp_path
     async with RecordingSink() as sink, RecordingSink() as dead_letters:
         sink.always(Answer(422))
         binding, dead_letter = SinkBinding(sink=sink.url), SinkBinding(sink=dead_letters.url)
-        to = host.open_sink("source", binding, dead_letter=dead_letter, token_file=token)
+        access = SinkAccess(credentials=CredentialSources(token_file=token), dead_letters_too=told)
+        to = host.open_sink("source", binding, dead_letter=dead_letter, access=access)
         await to.send(CloudEvent(id="1", source="/s", type="t"))
         await host.drain(1.0)
         await transport.aclose()
         assert sink.requests[0].request.header("authorization") == "Bearer t0ken"
-        assert dead_letters.requests[0].request.header("authorization") is None
+        assert dead_letters.requests[0].request.header("authorization") == ("Bearer t0ken" if told else None)
+
+
+async def test_sinks_that_trust_alike_share_a_context_until_the_last_is_closed(tmp_path: Path) -> None:
+    host = hosted(FakeTransport())
+    binding, other = SinkBinding(sink="https://sink/"), SinkBinding(sink="https://sink/", ca_certs="another")
+    for name in ("a", "b"):
+        host.open_sink(name, binding)
+    host.open_sink("c", other)
+    host.open_sink("d", binding, access=SinkAccess(ca_file=tmp_path / "ca.pem"))
+    host.open_sink("e", binding, access=SinkAccess(client=ClientCertificate(cert=tmp_path / "tls.crt")))
+    assert len(host._trusts) == 4
+    for name in ("a", "b"):
+        await host.close_sink(name, GRACE)
+    gc.collect()
+    assert len(host._trusts) == 3
+
+
+async def test_a_token_for_another_audience_than_the_bindings_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = b64encode(b'{"aud":"another"}').decode().rstrip("=")
+    (tmp_path / "token").write_text(f"e30.{said}.e30")
+    host = hosted(FakeTransport())
+    access = SinkAccess(credentials=CredentialSources(token_file=tmp_path / "token"))
+    sink = host.open_sink("source", SinkBinding(sink="http://sink/", audience="sink"), access=access)
+    await sink.send(CloudEvent(id="1", source="/s", type="t"))
+    await host.drain(1.0)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "the token is meant for another audience than the sink's"
+    ]

@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Final
 
@@ -112,6 +113,28 @@ async def test_a_ref_is_mapped_by_a_flag(tmp_path: Path) -> None:
         async with started(WELLHEAD, "run", *flags) as it:
             await came(sink, "tick")
             assert await it.stop() == 0
+
+
+async def test_the_credentials_of_a_sink_that_was_given_go_with_every_documents_events(tmp_path: Path) -> None:
+    file = tmp_path / "source.yaml"
+    file.write_text(PING.format(name="tick"))
+    async with RecordingSink() as sink:
+        flags = ("-f", str(file), "--sink", sink.url, "--username=me")
+        async with started(WELLHEAD, "run", *flags, env={"SINK_PASSWORD": "hunter2"}) as it:
+            await came(sink, "tick")
+            assert await it.stop() == 0
+        assert sink.requests[0].request.header("authorization") == f"Basic {b64encode(b'me:hunter2').decode()}"
+
+
+async def test_the_credentials_of_no_given_sink_go_to_none_of_the_documents(tmp_path: Path) -> None:
+    file = tmp_path / "source.yaml"
+    file.write_text(PING.format(name="tick"))
+    async with RecordingSink() as sink:
+        flags = ("-f", str(file), "--port=0", f"--ref=event-display={sink.url}")
+        async with started(WELLHEAD, "run", *flags, env={"SINK_TOKEN": "hunter2"}) as it:
+            await came(sink, "tick")
+            assert await it.stop() == 0
+        assert sink.requests[0].request.header("authorization") is None
 
 
 async def test_validate_says_what_is_wrong_or_what_would_run_it(tmp_path: Path) -> None:

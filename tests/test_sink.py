@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wellhead.adapter import Deadline, Fence
-from wellhead.address import OIDC_TOKEN, Address
+from wellhead.address import Address
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
+from wellhead.credentials import OIDC_TOKEN, Credentials, CredentialSources
 from wellhead.delivery import OnExhausted, Policy, Unanswered, policy_from_spec
 from wellhead.errors import DeliveryError, InvalidEvent, Loss, NoAnswer
 from wellhead.event import CloudEvent
@@ -1010,7 +1011,8 @@ async def over_http(
     try:
         async with asyncio.timeout(IN_TIME), RecordingSink() as there:
             binding = SinkBinding(sink=there.url + query)
-            address = Address(binding, transport, token_file=token_file or OIDC_TOKEN)
+            credentials = Credentials(CredentialSources(token_file=token_file or OIDC_TOKEN))
+            address = Address(binding, transport, credentials=credentials)
             sink = HttpSink(
                 binding,
                 address,

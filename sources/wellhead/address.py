@@ -1,21 +1,20 @@
 """One address that takes events: a sink's or a dead-letter sink's. Performs single tries; decides nothing.
 
-Keeps what all deliveries to it share: certificates, token, what it did with other events, and whether it is up.
+Keeps what all deliveries to it share: certificates, credentials, what it did with other events, and whether it is up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import ssl
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import __version__
 from .binding import public_url
+from .credentials import Credentials
 from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, is_stale, reaction
 from .errors import NoAnswer
 from .http_binding import encode
@@ -29,54 +28,19 @@ if TYPE_CHECKING:
     from .event import CloudEvent
     from .transport import Transport
 
-OIDC_TOKEN: Final = Path("/oidc/token")
-"""Where a SinkBinding mounts the token for its sink (contract/core.md 3.2)."""
-
 _log = logging.getLogger(__name__)
-_TOKEN: Final = re.compile(r"[!-~]{1,16384}")
-_CHECK_SECONDS: Final = 1.0
 _SECRET_LENGTH: Final = 4  # what is shorter is no secret, and blanking it would garble every answer
 
 
-class TokenFile:
-    """A bearer token in a file that is renewed under us. No path, or no file there: no token."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._checked = float("-inf")
-        self._stamp: tuple[int, int] | None = None
-        self._token = ""
-
-    def token(self, now: float, *, force: bool = False) -> str:
-        """The token as it is now; the file is looked at once a second at most, unless ``force``."""
-        if self._path is not None and (force or now - self._checked >= _CHECK_SECONDS):
-            self._checked = now
-            try:
-                facts = self._path.stat()
-                stamp = (facts.st_mtime_ns, facts.st_ino)
-                if force or stamp != self._stamp:
-                    self._stamp, self._token = stamp, self._read(self._path)
-            except OSError:
-                self._stamp, self._token = None, ""
-        return self._token
-
-    def _read(self, path: Path) -> str:
-        token = path.read_text(encoding="utf-8", errors="replace").strip()
-        if token and not _TOKEN.fullmatch(token):
-            _log.warning("the token file holds no token; sending without", extra={"path": str(path)})
-            return ""
-        return token
-
-
 class Address:
-    """Where POSTs go: a resolved binding with its certificates and its token."""
+    """Where POSTs go: a resolved binding with its certificates and its credentials."""
 
     def __init__(
         self,
         binding: SinkBinding,
         transport: Transport,
         *,
-        token_file: Path | None = OIDC_TOKEN,
+        credentials: Credentials | None = None,
         structured: bool = False,
         percent: bool = False,
         trust: Trust | None = None,
@@ -91,7 +55,7 @@ class Address:
         query = binding.sink.partition("?")[2]
         self._query_values = tuple(part.rpartition("=")[2] for part in query.split("&"))
         self._transport = transport
-        self._token = TokenFile(token_file)
+        self._credentials = credentials or Credentials()
         self._structured = structured
         self._percent = percent
         self._secure = binding.sink.lower().startswith("https:")
@@ -105,7 +69,7 @@ class Address:
         self._target = Target(binding.sink, headers=self._headers)
 
     def encode(self, event: CloudEvent) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
-        """Headers and body of ``event``, the same for all its tries; the token is added at each."""
+        """Headers and body of ``event``, the same for all its tries; credentials are added at each."""
         return encode(event, structured=self._structured, percent=self._percent)
 
     def begin(
@@ -117,27 +81,25 @@ class Address:
         timeout: float | None,
         fresh: bool = False,
     ) -> Callable[[], None]:
-        """One try: `wellhead.transport.Transport.begin` with this address's token and certificates."""
+        """One try: `wellhead.transport.Transport.begin` with this address's credentials and certificates."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        token = self._token.token(started)
-        if token:
-            headers = (*headers, (b"authorization", b"Bearer " + token.encode()))
+        headers = (*headers, *self._credentials.headers(started))
         if self._secure:
             try:
                 tls = self._trust.context()
             except ssl.SSLError as error:
-                return loop.call_soon(self._ended, token, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
+                return loop.call_soon(self._ended, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
             if tls is not self._target.tls:
                 self._target = Target(self.url, tls, self._headers)
         post = Post(self._target, headers, body, timeout, fresh)
-        return self._transport.begin(post, partial(self._ended, token, started, done))
+        return self._transport.begin(post, partial(self._ended, started, done))
 
-    def _ended(self, token: str, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
+    def _ended(self, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
         if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
             self._note_accepted(started)
         else:
-            outcome = self._without_secrets(outcome, token)
+            outcome = self._without_secrets(outcome)
             self._note_trouble(outcome, started)
         done(outcome)
 
@@ -146,16 +108,16 @@ class Address:
         self.facts.refused_in_a_row += 1
 
     def reread(self) -> None:
-        """Read certificates and token again before the next try: something about them may be wrong."""
+        """Read certificates and credentials again before the next try: something about them may be wrong."""
         self._trust.reread()
-        self._token.token(asyncio.get_running_loop().time(), force=True)
+        self._credentials.reread()
 
-    def _without_secrets(self, outcome: Outcome, token: str) -> Outcome:
+    def _without_secrets(self, outcome: Outcome) -> Outcome:
         """A sink may repeat what it was sent; its words go to logs, errors and dead letters."""
         if not isinstance(outcome, Answered) or not outcome.body:
             return outcome
         body = outcome.body
-        for secret in (token, *self._query_values):
+        for secret in (*self._credentials.secrets(), *self._query_values):
             if len(secret) >= _SECRET_LENGTH:
                 body = body.replace(secret.encode(), b"***")
         return replace(outcome, body=body)

@@ -93,7 +93,7 @@ def main(
             binding,
             policy=delivery.policy(),
             dead_letter=dead_letter,
-            token_file=to.token_file,
+            access=to.access(),
             structured=to.mode is EventMode.STRUCTURED,
             percent=to.headers is HeaderValues.PERCENT_ENCODE,
         )

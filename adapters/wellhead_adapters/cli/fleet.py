@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Never, cast
 
 from wellhead.binding import MappedRefs, SinkBinding, resolve
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from wellhead.access import SinkAccess
     from wellhead.binding import Destination
     from wellhead.delivery import Policy
     from wellhead.host import Host
@@ -52,16 +54,21 @@ class Fleet:
         world: World,
         *,
         sink: str,
+        ca_certs: str,
         given: bool,
         refs: Mapping[str, str],
         policy: Policy,
+        access: SinkAccess,
     ) -> None:
         self._host = host
         self._world = world
         self._sink = sink
+        self._ca_certs = ca_certs
         self._given = given
         self._refs = MappedRefs(refs)
         self._policy = policy
+        # A sink that was given takes the dead letters too.
+        self._access = replace(access, dead_letters_too=True) if given else access
         self._running: dict[str, PlannedSource] = {}
         self._many: dict[str, Many[Never]] = {}
         self._told: set[tuple[str, str]] = set()
@@ -101,6 +108,7 @@ class Fleet:
             await self._bind(source, spec.sink),
             policy=spec.policy or self._policy,
             dead_letter=dead_letter,
+            access=self._access,
         )
         many = self._many_of(source)
         if many is not None:
@@ -131,8 +139,7 @@ class Fleet:
         return self._many[source.adapter]
 
     async def _bind(self, source: PlannedSource, destination: Destination | None) -> SinkBinding:
-        url = self._sink
-        ca_certs = ""
+        url, ca_certs = self._sink, self._ca_certs
         if not self._given and destination is not None:
             try:
                 found = await resolve(destination, self._refs)

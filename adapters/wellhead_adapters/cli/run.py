@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Never, TypeAlias, cast
 
+from wellhead.access import SinkAccess
 from wellhead.binding import Destination
 from wellhead.env import Collector, Setting, boolean, integer, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
@@ -91,20 +92,29 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     async def compose(host: Host) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             sink = to
+            access = to.access()
             if to.sink is None:
+                access = SinkAccess(ca_file=to.ca_file)  # credentials are for the sink that was named with them
                 url = await stack.enter_async_context(_display(said.port))
                 sink = replace(to, sink=Destination(uri=url))
                 _welcome(url, demo=said.demo)
             binding, dead_letter = await bindings(sink, delivery, process)
             if planned is not None:
                 fleet = Fleet(
-                    host, world, sink=binding.sink, given=to.sink is not None, refs=to.refs, policy=delivery.policy()
+                    host,
+                    world,
+                    sink=binding.sink,
+                    ca_certs=binding.ca_certs,
+                    given=to.sink is not None,
+                    refs=to.refs,
+                    policy=delivery.policy(),
+                    access=access,
                 )
                 await fleet.apply(planned)
                 following = asyncio.create_task(fleet.follow(named.files), name="follow the files")
                 stack.callback(following.cancel)
             for name, environment in _DEMO.items() if said.demo else ():
-                source = host.open_sink(name, binding, policy=delivery.policy(), dead_letter=dead_letter)
+                source = host.open_sink(name, binding, policy=delivery.policy(), dead_letter=dead_letter, access=access)
                 host.start(name, _adapter(adapters[name](), environment), source)
             yield
 

@@ -14,6 +14,7 @@ from yarl import URL
 
 from wellhead.delivery import Answered, Unanswered
 from wellhead.errors import NoAnswer
+from wellhead.tls import refused_us
 
 from . import BODY_KEPT, in_task
 from .proxies import Proxies
@@ -160,7 +161,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _why(error: Exception, *, reused: bool) -> NoAnswer:
-    if isinstance(error, aiohttp.ClientSSLError):
+    if isinstance(error, aiohttp.ClientSSLError) or refused_us(error.__cause__):
         return NoAnswer.TLS
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         return NoAnswer.CONNECT
