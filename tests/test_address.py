@@ -42,7 +42,8 @@ async def transport() -> AsyncIterator[HttpTransport]:
 async def one_try(address: Address) -> Outcome:
     headers, body = address.encode(EVENT)
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    address.begin(headers, body, ended.set_result, timeout=5)
+    now = asyncio.get_running_loop().time()
+    address.begin(headers, body, ended.set_result, credentials=address.credentials(now), started=now, timeout=5)
     return await ended
 
 

@@ -24,6 +24,8 @@ from .transport import Post, Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .credentials import Headers
+
     from .binding import SinkBinding
     from .event import CloudEvent
     from .transport import Transport
@@ -72,23 +74,33 @@ class Address:
         """Headers and body of ``event``, the same for all its tries; credentials are added at each."""
         return encode(event, structured=self._structured, percent=self._percent)
 
+    def credentials(self, now: float) -> Headers:
+        """The headers that say who we are, for the next try."""
+        return self._credentials.headers(now)
+
+    def credentials_changed_since(self, sent: Headers, now: float) -> bool:
+        """Whether a try that went with ``sent`` (the object that `credentials` gave) would go with others now."""
+        return self._credentials.changed_since(sent, now)
+
     def begin(
         self,
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         done: Callable[[Outcome], object],
         *,
+        credentials: Headers,
+        started: float,
         timeout: float | None,
         fresh: bool = False,
     ) -> Callable[[], None]:
-        """One try: `wellhead.transport.Transport.begin` with this address's credentials and certificates."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        headers = (*headers, *self._credentials.headers(started))
+        """One try: `wellhead.transport.Transport.begin` with this address's certificates. ``started`` is now."""
+        if credentials:
+            headers = (*headers, *credentials)
         if self._secure:
             try:
                 tls = self._trust.context()
             except ssl.SSLError as error:
+                loop = asyncio.get_running_loop()
                 return loop.call_soon(self._ended, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
             if tls is not self._target.tls:
                 self._target = Target(self.url, tls, self._headers)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .adapter import Fence
     from .clock import Clock
+    from .credentials import Headers
     from .delivery import Decision
     from .event import CloudEvent
     from .metrics import SinkCounters
@@ -75,6 +76,7 @@ class Tries:
         "_headers",
         "_lane",
         "_probe",
+        "_sent",
         "_started",
         "_until",
         "last",
@@ -92,6 +94,7 @@ class Tries:
         self._fence = fence
         self._headers: Sequence[tuple[bytes, bytes]] = ()
         self._body = b""
+        self._sent: Headers = ()
         self._started = 0.0
         self._probe = False
 
@@ -127,7 +130,7 @@ class Tries:
         """Try until decided; the loss, or None where the address accepted the event. ``outcome`` is that of `start`."""
         lane = self._lane
         attempt = Attempt()
-        fresh = False
+        fresh = renewed = False
         while True:
             if outcome is None:
                 over = await self._turn()
@@ -138,6 +141,9 @@ class Tries:
                 outcome, fresh = None, True
                 continue
             fresh = False
+            if not renewed and self._was_sent_with_old_credentials(outcome) and self._over() is None:
+                outcome, renewed = None, True  # again at once with the new ones, and no attempt
+                continue
             decision = decide(
                 lane.policy,
                 attempt,
@@ -159,6 +165,12 @@ class Tries:
             attempt = replace(decision.attempt, number=decision.attempt.number + 1)
             await self._pause(decision)
             outcome = None
+
+    def _was_sent_with_old_credentials(self, outcome: Outcome) -> bool:
+        """A token may be renewed between our look at its file and the sink's look at the token."""
+        if not isinstance(outcome, Answered) or outcome.status != 401:
+            return False
+        return self._lane.address.credentials_changed_since(self._sent, asyncio.get_running_loop().time())
 
     def _over(self) -> Loss | None:
         """Why no further try may begin, if so."""
@@ -222,8 +234,18 @@ class Tries:
         if not self._headers:
             self._headers, self._body = lane.address.encode(self._event)
         self._done = done
-        self._started = asyncio.get_running_loop().time()
-        self._end = lane.address.begin(self._headers, self._body, self._ended, timeout=lane.timeout, fresh=fresh)
+        address = lane.address
+        self._started = now = asyncio.get_running_loop().time()
+        self._sent = address.credentials(now)
+        self._end = address.begin(
+            self._headers,
+            self._body,
+            self._ended,
+            credentials=self._sent,
+            started=now,
+            timeout=lane.timeout,
+            fresh=fresh,
+        )
         self.number += 1
         self.on_wire = True
 
