@@ -6,6 +6,7 @@ WellheadError
 │   ├── NotAnEvent                   nothing in it says CloudEvent (HTTP 415)
 │   └── MalformedEvent               it says so and breaks the rules (HTTP 400)
 ├── ConfigError (ValueError)       flags, variables or files are wrong; holds every problem at once
+├── DeadLetterFull                 a dead-letter file has no room for one more event
 └── DeliveryError                  neither the sink nor the dead-letter sink accepted an event
 """
 
@@ -81,6 +82,15 @@ class NoAnswer(enum.Enum):
     RESET = "reset"  # the connection broke before the answer was complete
     STALE = "stale"  # a kept-alive connection was closed under us before a byte of the answer came
     PROTOCOL = "protocol"  # what came back is not HTTP
+
+
+class DeadLetterFull(WellheadError):
+    """A dead-letter file has no room for one more event, which was not written."""
+
+    def __init__(self, path: str, max_bytes: int) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        super().__init__(f"{path} is full: it may hold {max_bytes} bytes (--dead-letter-max-bytes)")
 
 
 class Loss(enum.Enum):
