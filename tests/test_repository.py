@@ -20,6 +20,7 @@ from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings
 from wellhead_adapters.cli.command import adapters
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.cli.plan import FileSettings
+from wellhead_adapters.cli.replay import ReplaySettings
 from wellhead_adapters.cli.run import RunSettings
 from wellhead_adapters.ping.preview import NextSettings
 
@@ -116,11 +117,14 @@ def test_a_command_in_a_readme_exists_with_its_flags(words: list[str]) -> None:
         "display": (DisplaySettings, ProcessSettings),
         "run": (RunSettings, FileSettings, *COMMON),
         "next": (NextSettings,),
+        "replay": (ReplaySettings, *COMMON),
         "validate": (FileSettings,),
     }
     if command in configs:
         known = [setting for config in configs[command] for setting in settings(config)]
         given = [word for word in flags if word not in ("--help", "-h")]
+        if command == "replay":
+            assert not given.pop(0).startswith("-"), "the file stands before the flags"
         assert parse_flags(given, known).problems == ()
         assert parse_flags(given, known).rest == ()
     else:

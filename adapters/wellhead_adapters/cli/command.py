@@ -85,9 +85,8 @@ class Command(Protocol):
     Its docstring is its help, the first line in the overview.
     """
 
-    @property
-    def Config(self) -> type:  # noqa: N802 - a class, held by a class
-        """Its settings."""
+    def flags(self) -> Sequence[Setting[object]]:
+        """Every flag of it, for completion."""
 
     def main(self, arguments: Sequence[str], /) -> int:
         """Do it; the exit code."""
@@ -146,7 +145,7 @@ def _completion(arguments: Sequence[str]) -> int:
         return Exit.CONFIG
     commands: list[tuple[str, Sequence[Setting[object]]]] = [
         *((name, _flags(load)) for name, load in adapters().items()),
-        *((name, settings(load().Config)) for name, load in _commands().items()),
+        *((name, load().flags()) for name, load in _commands().items()),
         ("display", display.flags()),
         ("run", run.flags()),
         ("validate", validate.flags()),

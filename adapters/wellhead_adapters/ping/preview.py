@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from wellhead.env import Collector, boolean, integer, parse_flags, setting, settings, text
@@ -20,6 +20,8 @@ from .schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from wellhead.env import Setting
 
 _MOST: Final = 10_000
 _LONGEST_LINE: Final = 65_536
@@ -60,7 +62,10 @@ class Preview:
     standard output.
     """
 
-    Config: ClassVar[type] = NextSettings
+    @staticmethod
+    def flags() -> Sequence[Setting[object]]:
+        """Every flag of the command."""
+        return settings(NextSettings)
 
     @staticmethod
     def main(arguments: Sequence[str]) -> int:
