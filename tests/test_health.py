@@ -18,6 +18,7 @@ from wellhead.errors import DeliveryError
 from wellhead.event import CloudEvent
 from wellhead.health import Health
 from wellhead.host import Host
+from wellhead.metrics import CircuitState, SinkState
 from wellhead.testing import Answer, FakeTransport, Hang
 
 if TYPE_CHECKING:
@@ -134,17 +135,20 @@ async def test_the_metrics_parse_and_add_up(probe: Probe) -> None:
         assert value["wellhead_events_taken_total"] == ended + dropped + value["wellhead_events_in_flight"]
         assert value["wellhead_events_taken_total"] == sink.counters.taken == 4
         assert value["wellhead_sink_up"] == 0
-        assert value["wellhead_try_seconds_count"] == value["wellhead_tries_total"]
+        assert value["wellhead_try_duration_seconds_count"] == value["wellhead_tries_total"]
 
 
 async def test_the_sinks_are_told_of_in_json_without_their_queries(probe: Probe) -> None:
     await _busy(probe.sources)
     _, text, headers = await probe.ask("/sinkz")
     assert headers["content-type"] == "application/json"
-    assert json.loads(text)["well"] == {
+    facts = json.loads(text)["well"]
+    assert 0 <= facts.pop("forSeconds") < 60
+    assert facts == {
         "sink": "http://well/?…",
         "up": False,
         "reason": "HTTP 503",
+        "circuit": "closed",
         "events": {
             "taken": 4,
             "delivered": 1,
@@ -152,9 +156,24 @@ async def test_the_sinks_are_told_of_in_json_without_their_queries(probe: Probe)
             "refused": 1,
             "dropped": {"exhausted": 1},
             "inFlight": 1,
+            "held": 0,
+            "onWire": 1,
         },
     }
     assert "hunter2" not in text
+
+
+async def test_the_state_of_a_sink_is_what_its_engine_says(probe: Probe) -> None:
+    sink = Host(FakeTransport(), SystemClock()).open_sink("well", SinkBinding(sink="http://well/"))
+    probe.sources.open["well"] = sink
+    facts = json.loads((await probe.ask("/sinkz"))[1])["well"]
+    assert (facts["up"], facts["forSeconds"], facts["reason"], facts["circuit"]) == (True, None, "", "closed")
+    since = asyncio.get_running_loop().time() - 3600
+    sink.counters.held = 7
+    sink.counters.state = lambda: SinkState(up=False, since=since, reason="HTTP 401", circuit=CircuitState.OPEN)
+    facts = json.loads((await probe.ask("/sinkz"))[1])["well"]
+    assert (facts["up"], facts["reason"], facts["circuit"], facts["events"]["held"]) == (False, "HTTP 401", "open", 7)
+    assert 3600 <= facts["forSeconds"] < 3660
 
 
 async def _busy(sources: Sources) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,7 +43,7 @@ class Health:
     ``/health``               the same; 500 once told to stop, as Knative's adapters
     ``/readyz`` ``/readiness``  200 when every source is ready; else 503 with the names of those that are not
     ``/metrics``              Prometheus text
-    ``/sinkz``                JSON: each sink, whether it is up and why not, and what became of its events
+    ``/sinkz``                JSON: each sink, up or down since when and why, and what became of its events
     ========================  =============================================================================
     """
 
@@ -98,11 +99,15 @@ class Health:
 
 
 def _facts(sink: HttpSink) -> dict[str, object]:
-    address, counters = sink.address, sink.counters
+    counters = sink.counters
+    state = counters.state()
+    since = asyncio.get_running_loop().time() - state.since if state.since is not None else None
     return {
-        "sink": address.shown,
-        "up": address.up,
-        "reason": "" if address.up else address.down_reason,
+        "sink": sink.address.shown,
+        "up": state.up,
+        "forSeconds": round(since, 3) if since is not None else None,
+        "reason": "" if state.up else state.reason,
+        "circuit": state.circuit.value,
         "events": {
             "taken": counters.taken,
             "delivered": counters.delivered,
@@ -110,5 +115,7 @@ def _facts(sink: HttpSink) -> dict[str, object]:
             "refused": counters.refused,
             "dropped": dict(counters.dropped),
             "inFlight": counters.in_flight,
+            "held": counters.held,
+            "onWire": counters.on_wire,
         },
     }

@@ -5,27 +5,53 @@ Not prometheus_client, which adds 50 ms and 12 MiB to every adapter's start; the
 
 from __future__ import annotations
 
+import enum
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, TypeAlias
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Bucket bounds of durations: those of the OpenTelemetry histograms that Knative 1.19 and later export."""
+"""Bucket bounds of a try: those of the OpenTelemetry histograms that Knative 1.19 and later export."""
+DELIVERY_SECONDS: Final = (*SECONDS, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""Bucket bounds of a delivery, which goes on while the sink is down."""
 
 
-@dataclass(slots=True)
 class Histogram:
     """How often, how long in all, and in which buckets."""
 
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
-    total: float = 0.0
+    __slots__ = ("bounds", "buckets", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        self.buckets[bisect_left(SECONDS, seconds)] += 1
+        self.buckets[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
+
+
+class CircuitState(enum.Enum):
+    """Whether a sink gets all its events (the values are the words of ``/sinkz``)."""
+
+    CLOSED = "closed"  # all of them
+    OPEN = "open"  # none: the next probe is waited for
+    PROBING = "probing"  # one, to see whether it is up again
+
+
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """A sink as it is now. ``since`` is when it last went up or down, by the event loop's clock; None: it never did."""
+
+    up: bool = True
+    since: float | None = None
+    reason: str = ""
+    """Why it is down."""
+    circuit: CircuitState = CircuitState.CLOSED
 
 
 @dataclass(slots=True)
@@ -38,10 +64,17 @@ class SinkCounters:
     refused: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
+    held: int = 0
+    """Of those in flight: wait because sink or credential is wrong."""
+    on_wire: int = 0
+    """Of those in flight: wait for the sink's answer."""
     tries: dict[str, int] = field(default_factory=dict)
     retries: int = 0
     seconds: Histogram = field(default_factory=Histogram)
-    up: Callable[[], bool] = field(default=lambda: True)
+    delivery_seconds: Histogram = field(default_factory=lambda: Histogram(DELIVERY_SECONDS))
+    """From `Sink.send` to the event's end, whatever that is."""
+    state: Callable[[], SinkState] = field(default=SinkState)
+    """How the sink is; whoever delivers sets it."""
 
     @property
     def balance(self) -> int:
@@ -72,10 +105,12 @@ def sink_metrics(sinks: dict[str, SinkCounters]) -> Iterator[Metric]:
     for name, kind, help_text, value in _PLAIN:
         samples = tuple((name, (("name", source),), value(counters)) for source, counters in sinks.items())
         yield Metric(name, kind, help_text, samples)
-    yield _by_label("wellhead_events_dropped_total", "Events no sink accepted, by reason.", "reason", sinks, _dropped)
-    yield _by_label("wellhead_tries_total", "Tries on the wire, by status or failure.", "outcome", sinks, _tries)
-    seconds = [sample for source, counters in sinks.items() for sample in _histogram(source, counters.seconds)]
-    yield Metric("wellhead_try_seconds", "histogram", "How long tries took.", tuple(seconds))
+    dropped, tries = "wellhead_events_dropped_total", "wellhead_tries_total"
+    yield Metric(dropped, "counter", "Events no sink accepted, by reason.", tuple(_dropped(dropped, sinks)))
+    yield Metric(tries, "counter", "Tries on the wire, by status or failure.", tuple(_tries(tries, sinks)))
+    for name, help_text, histogram in _HISTOGRAMS:
+        rows = (_histogram(name, source, histogram(counters)) for source, counters in sinks.items())
+        yield Metric(name, "histogram", help_text, tuple(chain.from_iterable(rows)))
 
 
 def exposition(metrics: Iterator[Metric]) -> bytes:
@@ -98,41 +133,47 @@ _PLAIN: Final[tuple[tuple[str, str, str, Callable[[SinkCounters], float]], ...]]
     ),
     ("wellhead_events_refused_total", "counter", "Events refused and not dead-lettered.", lambda c: c.refused),
     ("wellhead_events_in_flight", "gauge", "Events whose delivery goes on.", lambda c: c.in_flight),
+    ("wellhead_events_held", "gauge", "Of these, wait as sink or credential is wrong.", lambda c: c.held),
+    ("wellhead_events_on_wire", "gauge", "Of these, wait for the sink's answer.", lambda c: c.on_wire),
     ("wellhead_retries_total", "counter", "Tries after an event's first.", lambda c: c.retries),
-    ("wellhead_sink_up", "gauge", "1 while the sink answers as it should.", lambda c: int(c.up())),
+    ("wellhead_sink_up", "gauge", "1 while the sink answers as it should.", lambda c: int(c.state().up)),
+    (
+        "wellhead_sink_circuit_open",
+        "gauge",
+        "1 while the sink gets no events but probes.",
+        lambda c: int(c.state().circuit is not CircuitState.CLOSED),
+    ),
+)
+_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[SinkCounters], Histogram]], ...]] = (
+    ("wellhead_try_duration_seconds", "How long tries took.", lambda c: c.seconds),
+    (
+        "wellhead_delivery_duration_seconds",
+        "From send to an event's end, retries included.",
+        lambda c: c.delivery_seconds,
+    ),
 )
 
 
-def _dropped(counters: SinkCounters) -> dict[str, int]:
-    return counters.dropped
+def _dropped(name: str, sinks: dict[str, SinkCounters]) -> Iterator[tuple[str, Labels, float]]:
+    for source, counters in sinks.items():
+        for reason, number in sorted(counters.dropped.items()):
+            yield name, (("name", source), ("reason", reason)), number
 
 
-def _tries(counters: SinkCounters) -> dict[str, int]:
-    return counters.tries
+def _tries(name: str, sinks: dict[str, SinkCounters]) -> Iterator[tuple[str, Labels, float]]:
+    for source, counters in sinks.items():
+        for outcome, number in sorted(counters.tries.items()):
+            status_class = f"{outcome[0]}xx" if len(outcome) == 3 and outcome.isdecimal() else "none"
+            yield name, (("name", source), ("outcome", outcome), ("class", status_class)), number
 
 
-def _by_label(
-    name: str,
-    help_text: str,
-    label: str,
-    sinks: dict[str, SinkCounters],
-    values: Callable[[SinkCounters], dict[str, int]],
-) -> Metric:
-    samples = tuple(
-        (name, (("name", source), (label, key)), float(value))
-        for source, counters in sinks.items()
-        for key, value in sorted(values(counters).items())
-    )
-    return Metric(name, "counter", help_text, samples)
-
-
-def _histogram(source: str, histogram: Histogram) -> Iterator[tuple[str, Labels, float]]:
+def _histogram(name: str, source: str, histogram: Histogram) -> Iterator[tuple[str, Labels, float]]:
     count = 0
-    for bound, number in zip((*map(str, SECONDS), "+Inf"), histogram.buckets, strict=True):
+    for bound, number in zip((*map(str, histogram.bounds), "+Inf"), histogram.buckets, strict=True):
         count += number
-        yield "wellhead_try_seconds_bucket", (("name", source), ("le", bound)), count
-    yield "wellhead_try_seconds_sum", (("name", source),), histogram.total
-    yield "wellhead_try_seconds_count", (("name", source),), count
+        yield f"{name}_bucket", (("name", source), ("le", bound)), count
+    yield f"{name}_sum", (("name", source),), histogram.total
+    yield f"{name}_count", (("name", source),), count
 
 
 def _labels(labels: Labels) -> str:
