@@ -39,7 +39,7 @@ TOP_LEVEL: Final = {
 }  # fmt: skip
 # A heartbeat needs none of these; each would cost its start more than all of its own work.
 HEAVY: Final = (
-    "aiohttp.web", "aiokafka", "argparse", "cloudevents", "gitlab", "kubernetes_asyncio", "prometheus_client",
+    "aiohttp.web", "aiokafka", "argparse", "cloudevents", "gitlab", "kubernetes_asyncio", "opentelemetry", "prometheus_client",
     "wellhead.display", "wellhead.testing", "wellhead_adapters.cli", "yaml",
 )  # fmt: skip
 
