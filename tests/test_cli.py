@@ -149,7 +149,10 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("display --po", {"--port"}),
         ("display --log-l", {"--log-level"}),
         ("display --log-level d", {"debug"}),
-        ("run --de", {"--demo", "--dead-letter-sink", "--dead-letter-credentials"}),
+        (
+            "run --de",
+            {"--demo", "--dead-letter-sink", "--dead-letter-credentials", "--dead-letter-max-bytes"},
+        ),
         ("nonsense ", set()),
     ],
 )

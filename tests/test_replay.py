@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.process import WELLHEAD, run, started
+from tests.process import HEARTBEAT, POD, REFUSED_URL, WELLHEAD, run, started
 
-from wellhead.dead_letter import decode_line, encode_line
+from wellhead.dead_letter import ERROR_EXTENSIONS, decode_line, encode_line
 from wellhead.dead_letter_file import DeadLetterFile
 from wellhead.errors import DeliveryError, Loss
 from wellhead.event import CloudEvent
@@ -248,6 +248,52 @@ def test_whatever_is_kept_and_whenever_it_is_rewritten_the_rest_is_what_was_kept
     assert (path.read_bytes() if path.exists() else b"") == expected
     assert path.exists() == (bool(expected) or not kept)
     assert not path.with_name("dead.jsonl.rest").exists()
+
+
+# --- from the source to the file and back ---
+
+
+@pytest.fixture
+def beat(tmp_path: Path) -> dict[str, str]:
+    """One heartbeat whose dead letter goes to a file with a blank in its name."""
+    return {**POD, "ONE_SHOT": "1", "DEAD_LETTER_SINK": f"file://{tmp_path}/dead%20letters.jsonl"}
+
+
+async def test_what_a_sink_refuses_goes_to_the_file_and_from_there_to_a_sink_that_takes_it(
+    beat: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "dead letters.jsonl"
+    async with RecordingSink() as sink:
+        sink.then(Answer(422, body=b"no"))
+        code, _ = await run(*HEARTBEAT, env={**beat, "SINK": sink.url})
+        assert code == 0  # dead-lettered is accounted for
+        (line,) = path.read_bytes().splitlines(keepends=True)
+        extensions = decode_line(line).extensions
+        assert [extensions[name] for name in ERROR_EXTENSIONS] == [f"{sink.url}", 422, "bm8="]
+        (refused,) = sink.tried
+        assert (await run(WELLHEAD, "replay", str(path), "--sink", sink.url))[0] == 0
+        assert sink.events == [refused]
+    assert not path.exists()
+
+
+async def test_an_event_that_the_full_file_does_not_take_is_lost_loudly(beat: dict[str, str], tmp_path: Path) -> None:
+    async with RecordingSink() as sink:
+        sink.always(Answer(422))
+        code, program = await run(*HEARTBEAT, env={**beat, "SINK": sink.url, "DEAD_LETTER_MAX_BYTES": "10"})
+    assert code == 3
+    assert (tmp_path / "dead letters.jsonl").read_bytes() == b""
+    assert "dead-letter file is full" in program.stderr.text
+    assert "event was not delivered" in program.stderr.text
+
+
+async def test_a_file_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
+    dead_letters = f"file://{tmp_path}/missing/dead.jsonl"
+    code, program = await run(
+        *HEARTBEAT, "--dead-letter-sink", dead_letters, env={**POD, "ONE_SHOT": "1", "SINK": REFUSED_URL}
+    )
+    assert code == 2
+    assert f"--dead-letter-sink: cannot write to {tmp_path}/missing/dead.jsonl: No such file" in program.stderr.text
+    assert "Traceback" not in program.stderr.text
 
 
 # --- the command ---

@@ -12,7 +12,8 @@ from typing import Final
 
 from tests.process import WELLHEAD, run, started
 
-from wellhead.testing import RecordingSink
+from wellhead.dead_letter import decode_line
+from wellhead.testing import Answer, RecordingSink
 
 ROOT: Final = Path(__file__).parents[1]
 TUTORIAL: Final = ROOT / "tests/samples/tutorial"
@@ -135,6 +136,18 @@ async def test_the_credentials_of_no_given_sink_go_to_none_of_the_documents(tmp_
             await came(sink, "tick")
             assert await it.stop() == 0
         assert sink.requests[0].request.header("authorization") is None
+
+
+async def test_a_document_without_a_dead_letter_sink_takes_the_flags(tmp_path: Path) -> None:
+    file, dead = tmp_path / "source.yaml", tmp_path / "dead.jsonl"
+    file.write_text(PING.format(name="tick"))
+    async with RecordingSink() as sink:
+        sink.always(Answer(422))
+        flags = ("-f", str(file), "--sink", sink.url, "--dead-letter-sink", f"file://{dead}")
+        async with started(WELLHEAD, "run", *flags) as it:
+            await sink.came(1)
+            assert await it.stop() == 0
+    assert [decode_line(line).source for line in dead.read_bytes().splitlines()][:1] == [source("tick")]
 
 
 async def test_validate_says_what_is_wrong_or_what_would_run_it(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from wellhead.settings import (
     ProcessSettings,
     SinkSettings,
     listen_address,
+    parse_dead_letter_sink,
     prometheus_endpoint,
 )
 from wellhead.tls import ClientCertificate
@@ -406,6 +407,31 @@ def test_an_address_to_listen_on_is_a_name_or_an_ip_address(address: str) -> Non
 def test_an_address_that_nothing_can_listen_on_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"^is no host name and no IP address$"):
         listen_address(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("file:///var/tmp/dead.jsonl", "/var/tmp/dead.jsonl"),
+        ("FILE:/dead.jsonl", "/dead.jsonl"),
+        ("file://localhost/a%20b", "/a b"),
+    ],
+)
+def test_a_dead_letter_sink_may_be_a_file(text: str, path: str) -> None:
+    assert parse_dead_letter_sink(text) == Path(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["file:", "file://", "file:///", "file://host/dead", "file:dead", "file:///a/", "file:///a?b", "file:///a%00"],
+)
+def test_a_file_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is not a file such as file:///var/tmp/dead\.jsonl$"):
+        parse_dead_letter_sink(text)
+
+
+def test_a_dead_letter_sink_is_else_what_a_sink_is() -> None:
+    assert parse_dead_letter_sink("http://dead") == Destination(uri="http://dead")
 
 
 def test_a_setting_that_is_wrong_ends_the_start() -> None:

@@ -53,6 +53,8 @@ class Address:
         self.up = True
         self.down_reason = ""
         self.down_since = 0.0
+        self.since: float | None = None
+        """When it last went up or down, by the loop's clock."""
         self._held = False
         query = binding.sink.partition("?")[2]
         self._query_values = tuple(part.rpartition("=")[2] for part in query.split("&"))
@@ -139,8 +141,8 @@ class Address:
         facts.refused_in_a_row = 0
         facts.accepted_started = max(facts.accepted_started, started)
         if not self.up:
-            self.up = True
-            seconds = round(asyncio.get_running_loop().time() - self.down_since, 3)
+            self.up, self.since = True, asyncio.get_running_loop().time()
+            seconds = round(self.since - self.down_since, 3)
             _log.info("sink is up again", extra={"sink": self.shown, "down_seconds": seconds, "held": self.held()})
 
     def _note_trouble(self, outcome: Outcome, started: float) -> None:
@@ -155,7 +157,7 @@ class Address:
             _log.log(level, "sink is down", extra={"sink": self.shown, "reason": self.down_reason})
             self._held = held
         if self.up:
-            self.up, self.down_since = False, now
+            self.up, self.down_since, self.since = False, now, now
 
 
 def describe(outcome: Outcome) -> str:

@@ -41,6 +41,11 @@ class Circuit:
         return self.failures >= OPENS_AFTER
 
     @property
+    def probing(self) -> bool:
+        """Whether one event is tried to see whether the sink is back."""
+        return self._probing
+
+    @property
     def next_probe(self) -> float:
         """When the sink is tried next, in seconds of the loop; meaningful while it is open."""
         return self._next

@@ -11,7 +11,9 @@ from weakref import WeakValueDictionary
 
 from .access import SinkAccess
 from .address import Address
+from .binding import SinkBinding
 from .credentials import Credentials
+from .dead_letter_file import DeadLetterFiles
 from .delivery import Policy
 from .sink import HttpSink
 from .tls import Trust
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .adapter import Adapter
-    from .binding import SinkBinding
     from .clock import Clock
+    from .dead_letter_file import DeadLetterFile
+    from .telemetry import Tracer
     from .tls import ClientCertificate
     from .transport import Transport
 
@@ -52,6 +55,9 @@ class Host:
             WeakValueDictionary()
         )
         self._ended = asyncio.Event()
+        self.dead_letter_files = DeadLetterFiles()
+        self.tracer: Tracer | None = None
+        """Set before the first sink is opened."""
         self.failure: BaseException | None = None
         self.undelivered = 0
         self.stopping = False
@@ -64,7 +70,7 @@ class Host:
         binding: SinkBinding,
         *,
         policy: Policy = Policy(),  # noqa: B008 - frozen
-        dead_letter: SinkBinding | None = None,
+        dead_letter: SinkBinding | DeadLetterFile | None = None,
         access: SinkAccess = SinkAccess(),  # noqa: B008 - frozen
         structured: bool = False,
         percent: bool = False,
@@ -91,7 +97,10 @@ class Host:
             address(binding, access),
             clock=self._clock,
             policy=policy,
-            dead_letter=address(dead_letter, access.for_dead_letters()) if dead_letter is not None else None,
+            tracer=self.tracer,
+            dead_letter=(
+                address(dead_letter, access.for_dead_letters()) if isinstance(dead_letter, SinkBinding) else dead_letter
+            ),
         )
         self._sinks[name] = sink
         return sink

@@ -12,6 +12,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
+from . import telemetry
 from .binding import Destination, MappedRefs, SinkBinding, resolve
 from .clock import SystemClock
 from .env import Collector, parse_flags, settings
@@ -20,6 +21,7 @@ from .health import Health
 from .help import help_screen
 from .host import Host
 from .log import LogLevel, configure
+from .metrics import sink_metrics
 from .settings import DeliverySettings, EventMode, HeaderValues, ProcessSettings, SinkSettings, TransportChoice
 from .transport.proxies import proxies
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from .adapter import AdapterClass
+    from .dead_letter_file import DeadLetterFile, DeadLetterFiles
     from .transport import Transport
 
 ConfigT = TypeVar("ConfigT")
@@ -87,7 +90,7 @@ def main(
 
     @asynccontextmanager
     async def compose(host: Host) -> AsyncIterator[None]:
-        binding, dead_letter = await bindings(to, delivery, process)
+        binding, dead_letter = await bindings(to, delivery, process, host.dead_letter_files)
         sink = host.open_sink(
             process.name or name,
             binding,
@@ -137,9 +140,9 @@ def run(
 
 
 async def bindings(
-    to: SinkSettings, delivery: DeliverySettings, process: ProcessSettings
-) -> tuple[SinkBinding, SinkBinding | None]:
-    """The bindings of the sink and the dead-letter sink, ``ref``s resolved. Raises `ConfigError`."""
+    to: SinkSettings, delivery: DeliverySettings, process: ProcessSettings, files: DeadLetterFiles
+) -> tuple[SinkBinding, SinkBinding | DeadLetterFile | None]:
+    """The bindings of the sink and the dead-letter sink, ``ref``s resolved, or its file. Raises `ConfigError`."""
     resolver = MappedRefs(to.refs)
 
     async def bind(destination: Destination) -> SinkBinding:
@@ -154,7 +157,15 @@ async def bindings(
 
     if to.sink is None:
         raise ConfigError([NO_SINK])
-    dead_letter = await bind(delivery.dead_letter_sink) if delivery.dead_letter_sink is not None else None
+    dead_letter: SinkBinding | DeadLetterFile | None = None
+    if isinstance(delivery.dead_letter_sink, Destination):
+        dead_letter = await bind(delivery.dead_letter_sink)
+    elif delivery.dead_letter_sink is not None:
+        path = delivery.dead_letter_sink
+        try:
+            dead_letter = files.open(path, max_bytes=delivery.dead_letter_max_bytes)
+        except OSError as error:
+            raise ConfigError([Problem("--dead-letter-sink", f"cannot write to {path}: {error.strerror}")]) from None
     return await bind(to.sink), dead_letter
 
 
@@ -229,6 +240,13 @@ async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, 
     host = Host(transport, SystemClock())
     host.starting = True
     health = Health(host)
+    exports = telemetry.start(
+        telemetry.wanted(os.environ),
+        name=process.name or process.component or "wellhead",
+        namespace=process.namespace,
+        metrics=lambda: list(sink_metrics({name: sink.counters for name, sink in host.sinks().items()})),
+    )
+    host.tracer = exports.tracer if exports is not None else None
     try:
         await _start_health(health, process, health_port)
         stop = _on_signals()
@@ -241,6 +259,8 @@ async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, 
     finally:
         await health.stop()
         await transport.aclose()
+        if exports is not None:
+            await exports.stop()
     return _exit_code(host, _lost(host) - lost_before)
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from .access import SinkAccess
 from .binding import Destination, parse_overrides, parse_refs, parse_sink
 from .credentials import OIDC_TOKEN, CredentialSources, bearer_token, password
+from .dead_letter_file import MAX_BYTES
 from .delivery import Backoff, OnExhausted, Policy
 from .durations import duration
 from .env import boolean, integer, json_object, one_of, setting, text
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = re.compile(r"[!-~]{0,253}")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/)[^?#]*)", re.IGNORECASE)
 _ENDPOINT = re.compile(r"(.*):(\d{1,5})", re.ASCII)
 _ADDRESS = re.compile(r"(?!.{254})(?:[0-9A-Za-z_:%-]{1,63}\.)*[0-9A-Za-z_:%-]{0,63}")
 
@@ -70,6 +73,17 @@ def _path(value: str) -> Path:
     if "\0" in value:
         raise ValueError("is no path")
     return Path(value)
+
+
+def parse_dead_letter_sink(value: str) -> Destination | Path:
+    """A sink as `parse_sink` reads it, or ``file:///path``."""
+    if not value.strip().lower().startswith("file:"):
+        return parse_sink(value)
+    match = _FILE_URL.fullmatch(value.strip())
+    path = unquote(match[1]) if match is not None else ""
+    if not path or "\0" in path or path.endswith("/"):
+        raise ValueError("is not a file such as file:///var/tmp/dead.jsonl")
+    return Path(path)
 
 
 def listen_address(value: str) -> str:
@@ -233,9 +247,14 @@ class DeliverySettings:
         duration, "longest Retry-After of a 429 or 503 that is honoured; 0: none",
         flag="retry-after-max", env="DELIVERY_RETRY_AFTER_MAX", default=timedelta(minutes=2), shown_default="2m",
     )
-    dead_letter_sink: Destination | None = setting(
-        parse_sink, "where events go that the sink refused or that ran out of time",
+    dead_letter_sink: Destination | Path | None = setting(
+        parse_dead_letter_sink,
+        "where events go that the sink refused or that ran out of time; file:///path: a file, for wellhead replay",
         flag="dead-letter-sink", env="DEAD_LETTER_SINK", secret=True,
+    )
+    dead_letter_max_bytes: int = setting(
+        integer(1, 2**63 - 1), "how large that file may grow; full, it refuses the dead letter",
+        flag="dead-letter-max-bytes", env="DEAD_LETTER_MAX_BYTES", default=MAX_BYTES,
     )
     poison_after: timedelta = setting(
         duration, "an event retried for so long while the sink accepts others counts as refused",

@@ -10,11 +10,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from .dead_letter_file import DeadLetterFile
 from .delivery import Answered, Outcome, Policy
-from .errors import DeliveryError, Loss
+from .errors import DeadLetterFull, DeliveryError, Loss
 from .event import CloudEvent
-from .metrics import SinkCounters
+from .metrics import CircuitState, SinkCounters, SinkState
 from .places import Places
+from .telemetry import DEAD_LETTERED, DELIVERED
 from .tries import REFUSED, Lane, Tries
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .address import Address
     from .binding import SinkBinding
     from .clock import Clock
+    from .telemetry import Tracer
 
 _log = logging.getLogger(__name__)
 _DEAD_LETTERED: Final = frozenset((Loss.REFUSED, Loss.POISON, Loss.EXHAUSTED, Loss.EXPIRED))
@@ -47,13 +50,14 @@ class HttpSink:
         *,
         clock: Clock,
         policy: Policy = Policy(),  # noqa: B008 - frozen
-        dead_letter: Address | None = None,
+        dead_letter: Address | DeadLetterFile | None = None,
         counters: SinkCounters | None = None,
         max_on_wire: int = 128,
+        tracer: Tracer | None = None,
         luck: Callable[[], float] = random.random,
     ) -> None:
         self.counters = counters or SinkCounters()
-        self.counters.up = lambda: address.up
+        self.counters.state = self._state
         self.address = address
         address.held = lambda: self.counters.in_flight
         self._binding = binding
@@ -63,7 +67,10 @@ class HttpSink:
             return Lane(to, policy, places=places, counters=self.counters, clock=clock, luck=luck)
 
         self._lane = lane(address)
-        self._dead_letter = lane(dead_letter) if dead_letter is not None else None
+        self._dead_letter: Lane | DeadLetterFile | None = None
+        if dead_letter is not None:
+            self._dead_letter = dead_letter if isinstance(dead_letter, DeadLetterFile) else lane(dead_letter)
+        self.tracer = tracer
         self._deliveries: set[_Delivery] = set()
         self._empty: asyncio.Future[None] | None = None
         self._stopped = False
@@ -111,7 +118,11 @@ class HttpSink:
         try:
             loss = await tries.settle(outcome)
             if loss in _DEAD_LETTERED and self._dead_letter is not None:
-                dead = await self._to_dead_letter(self._dead_letter, delivery, deadline, fence)
+                letter = _dead_letter(delivery.event, self.address.url, tries.last)
+                if isinstance(self._dead_letter, DeadLetterFile):
+                    dead = await self._to_file(self._dead_letter, letter)
+                else:
+                    dead = await self._to_dead_letter(self._dead_letter, letter, delivery, deadline, fence)
                 dead_lettered = dead is None
                 loss = Loss.FENCED if dead is Loss.FENCED else loss  # whoever is behind the fence dead-letters it
         except asyncio.CancelledError:
@@ -157,29 +168,49 @@ class HttpSink:
         )
 
     async def _to_dead_letter(
-        self, lane: Lane, delivery: _Delivery, deadline: Deadline | None, fence: Fence | None
+        self, lane: Lane, letter: CloudEvent, delivery: _Delivery, deadline: Deadline | None, fence: Fence | None
     ) -> Loss | None:
         now = asyncio.get_running_loop().time()
         until = max(deadline.at, now + _DEAD_LETTER_PATIENCE.total_seconds()) if deadline is not None else None
-        letter = _dead_letter(delivery.event, self.address.url, delivery.tries.last)
         dead = Tries(lane, letter, until, fence)
+        dead.extra_headers = delivery.tries.extra_headers
         loss = await dead.settle()
         if loss is not None and loss is not Loss.FENCED:
             facts = {"sink": lane.address.shown, "id": letter.id, "last": str(dead)}
             _log.error("dead-letter sink did not accept", extra=facts)
         return loss
 
+    async def _to_file(self, file: DeadLetterFile, letter: CloudEvent) -> Loss | None:
+        try:
+            await file.write(letter)
+        except (OSError, DeadLetterFull) as error:
+            _log.error("dead-letter file did not take it", extra={"id": letter.id, "last": str(error)})
+            return Loss.REFUSED
+        return None
+
+    def _state(self) -> SinkState:
+        address, circuit = self.address, self._lane.circuit
+        state = CircuitState.CLOSED
+        if circuit is not None and circuit.open:
+            state = CircuitState.PROBING if circuit.probing else CircuitState.OPEN
+        return SinkState(address.up, address.since, address.down_reason, state)
+
 
 class _Delivery:
     """One event on its way: its first try without a task, and a task for whatever comes after that."""
 
-    __slots__ = ("_sink", "done", "event", "task", "tries")
+    __slots__ = ("_sink", "_span", "_started", "done", "event", "task", "tries")
 
     def __init__(self, sink: HttpSink, event: CloudEvent, tries: Tries) -> None:
         self._sink = sink
         self.event = event
         self.tries = tries
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._started = loop.time()
+        self._span = sink.tracer.start(event, sink.address.shown) if sink.tracer is not None else None
+        if self._span is not None:
+            tries.extra_headers = self._span.headers()
+        self.done: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
 
     def start(self, deadline: Deadline | None, fence: Fence | None) -> None:
@@ -203,6 +234,9 @@ class _Delivery:
 
     def end(self, loss: Loss | None, *, dead_lettered: bool = False) -> None:
         error = self._sink.ended(self, loss, dead_lettered=dead_lettered)
+        self._sink.counters.delivery_seconds.observe(asyncio.get_running_loop().time() - self._started)
+        if self._span is not None:
+            self._span.end(DELIVERED if loss is None else DEAD_LETTERED if dead_lettered else loss.value)
         if self.done.done():
             return  # the caller is gone
         if error is None:

@@ -79,12 +79,15 @@ class Tries:
         "_sent",
         "_started",
         "_until",
+        "extra_headers",
         "last",
         "number",
         "on_wire",
     )
 
     def __init__(self, lane: Lane, event: CloudEvent, until: float | None, fence: Fence | None) -> None:
+        self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
+        """What each try carries beside the event. Set before the first."""
         self.last: Outcome | None = None
         self.number = 0
         self.on_wire = False
@@ -125,6 +128,7 @@ class Tries:
         """End the try that `start` made; nobody is told."""
         self._end()
         self._lane.places.give_back()
+        self._lane.counters.on_wire -= 1
 
     async def settle(self, outcome: Outcome | None = None) -> Loss | None:
         """Try until decided; the loss, or None where the address accepted the event. ``outcome`` is that of `start`."""
@@ -233,6 +237,8 @@ class Tries:
         lane = self._lane
         if not self._headers:
             self._headers, self._body = lane.address.encode(self._event)
+            if self.extra_headers:
+                self._headers = (*self._headers, *self.extra_headers)
         self._done = done
         address = lane.address
         self._started = now = asyncio.get_running_loop().time()
@@ -248,12 +254,14 @@ class Tries:
         )
         self.number += 1
         self.on_wire = True
+        lane.counters.on_wire += 1
 
     def _ended(self, outcome: Outcome) -> None:
         lane = self._lane
         self.on_wire = False
         self.last = outcome
         lane.places.give_back()
+        lane.counters.on_wire -= 1
         word = str(outcome.status) if isinstance(outcome, Answered) else outcome.why.value
         lane.counters.count_try(word, asyncio.get_running_loop().time() - self._started)
         if self.number > 1:
@@ -289,9 +297,12 @@ class Tries:
             woken: asyncio.Future[bool] = loop.create_future()
             timer = loop.call_later(decision.after, _wake, woken)
             forget = self._fence.on_close(lambda: _wake(woken)) if self._fence is not None else None
+            held = decision.verdict is Verdict.HOLD
+            self._lane.counters.held += held
             try:
                 await woken
             finally:
+                self._lane.counters.held -= held
                 timer.cancel()
                 if forget is not None:
                     forget()

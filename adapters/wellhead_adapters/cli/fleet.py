@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from wellhead.access import SinkAccess
     from wellhead.binding import Destination
+    from wellhead.dead_letter_file import DeadLetterFile
     from wellhead.delivery import Policy
     from wellhead.host import Host
     from wellhead.manifest import Document
@@ -59,6 +60,7 @@ class Fleet:
         refs: Mapping[str, str],
         policy: Policy,
         access: SinkAccess,
+        dead_letter: SinkBinding | DeadLetterFile | None = None,
     ) -> None:
         self._host = host
         self._world = world
@@ -69,6 +71,7 @@ class Fleet:
         self._policy = policy
         # A sink that was given takes the dead letters too.
         self._access = replace(access, dead_letters_too=True) if given else access
+        self._dead_letter = dead_letter
         self._running: dict[str, PlannedSource] = {}
         self._many: dict[str, Many[Never]] = {}
         self._told: set[tuple[str, str]] = set()
@@ -102,7 +105,9 @@ class Fleet:
 
     async def _start(self, source: PlannedSource) -> None:
         spec = source.spec
-        dead_letter = await self._bind(source, spec.dead_letter) if spec.dead_letter else None
+        dead_letter = self._dead_letter
+        if spec.dead_letter is not None:
+            dead_letter = await self._bind(source, spec.dead_letter)
         sink = self._host.open_sink(
             source.key,
             await self._bind(source, spec.sink),

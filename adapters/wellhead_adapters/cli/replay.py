@@ -117,7 +117,7 @@ def _replay(
 
     @asynccontextmanager
     async def compose(host: Host) -> AsyncIterator[None]:
-        binding, dead_letter = await bindings(to, delivery, process)
+        binding, dead_letter = await bindings(to, delivery, process, host.dead_letter_files)
         sink = host.open_sink(
             process.name or "replay",
             binding,

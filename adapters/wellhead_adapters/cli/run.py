@@ -98,7 +98,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
                 url = await stack.enter_async_context(_display(said.port))
                 sink = replace(to, sink=Destination(uri=url))
                 _welcome(url, demo=said.demo)
-            binding, dead_letter = await bindings(sink, delivery, process)
+            binding, dead_letter = await bindings(sink, delivery, process, host.dead_letter_files)
             if planned is not None:
                 fleet = Fleet(
                     host,
@@ -109,6 +109,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
                     refs=to.refs,
                     policy=delivery.policy(),
                     access=access,
+                    dead_letter=dead_letter,
                 )
                 await fleet.apply(planned)
                 following = asyncio.create_task(fleet.follow(named.files), name="follow the files")
