@@ -7,18 +7,21 @@ import errno
 import fcntl
 import logging
 import os
+import signal
 import stat
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.process import started
 
 from wellhead import dead_letter_file
 from wellhead.dead_letter import decode_line, encode_line
 from wellhead.dead_letter_file import DeadLetterFile, DeadLetterFiles
-from wellhead.errors import DeadLetterFull
+from wellhead.errors import DeadLetterFull, DecodeError
 from wellhead.event import CloudEvent
 
 if TYPE_CHECKING:
@@ -211,6 +214,37 @@ async def test_two_programs_may_write_to_one_file(path: Path) -> None:
     one, other = DeadLetterFile(path), DeadLetterFile(path)
     await asyncio.gather(*((one, other)[number % 2].write(dead(number)) for number in range(40)))
     assert sorted(map(int, ids(path))) == list(range(40))
+
+
+WRITES_FOR_EVER: Final = """
+import asyncio, itertools, sys
+from pathlib import Path
+from wellhead.dead_letter_file import DeadLetterFile
+from wellhead.event import CloudEvent
+
+async def main():
+    file = DeadLetterFile(Path(sys.argv[1]))
+    async def lane(first):
+        for number in itertools.count(first, 4):
+            await file.write(CloudEvent(id=str(number), source="/spring", type="drop", data=b"x" * 5000))
+            print(number, flush=True)
+    await asyncio.gather(*map(lane, range(4)))
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_told_to_be_written_survives_a_kill(path: Path) -> None:
+    async with started(sys.executable, "-c", WRITES_FOR_EVER, str(path)) as program:
+        await program.stdout.has(lambda it: len(it.lines) >= 100)
+        await program.stop(signal.SIGKILL)
+    await DeadLetterFile(path).write(dead(-1))
+    whole = set()
+    for line in path.read_bytes().splitlines(keepends=True):
+        with suppress(DecodeError):  # one may be torn
+            whole.add(decode_line(line).id)
+    assert set(program.stdout.lines) <= whole
+    assert "-1" in whole
 
 
 def test_what_cannot_be_a_dead_letter_file_is_told_at_the_start(tmp_path: Path) -> None:
