@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from wellhead.access import SinkAccess
 from wellhead.delivery import Policy
 from wellhead.host import Host
 from wellhead.manifest import documents
@@ -68,7 +69,16 @@ class Files:
     def __init__(self, *, latency: float = 0.0) -> None:
         self.transport = FakeTransport(latency=lambda: latency)
         self.host = Host(self.transport, LoopClock(NEW_YEAR))
-        self.fleet = Fleet(self.host, WORLD, sink="http://display/", given=False, refs={}, policy=Policy())
+        self.fleet = Fleet(
+            self.host,
+            WORLD,
+            sink="http://display/",
+            ca_certs="",
+            given=False,
+            refs={},
+            policy=Policy(),
+            access=SinkAccess(),
+        )
 
     def sent_to(self, name: str) -> list[tuple[str, bytes]]:
         """The minute and the data of what this sink was sent, in order."""

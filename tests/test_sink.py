@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import looptime as virtual
 import pytest
 from cloudevents.core.v1.event import CloudEvent as SdkEvent
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wellhead.adapter import Deadline, Fence
@@ -929,6 +929,26 @@ class TestConservation:
         dead_letter=st.booleans(),
         drain_at=st.integers(0, 150),
         grace=st.sampled_from([0, 1, 25]),
+    )
+    @example(  # the time-out of the try and the end of the drain's grace fall together: a task that never began
+        sends=[{"at": at, "cancelled_after": None, "fenced_after": None, "worth": None} for at in (0, 0, 0, 47)],
+        script=[],
+        latencies=[0.0, 0.0, 0.0, 31.0],
+        max_on_wire=1,
+        retries=None,
+        dead_letter=False,
+        drain_at=76,
+        grace=1,
+    )
+    @example(  # accepted at the very end of the drain
+        sends=[{"at": 0, "cancelled_after": None, "fenced_after": None, "worth": None}] * 2,
+        script=[],
+        latencies=[0.5],
+        max_on_wire=1,
+        retries=None,
+        dead_letter=False,
+        drain_at=1,
+        grace=0,
     )
     def test_every_event_is_counted_once_whatever_happens(self, **story: Any) -> None:
         in_virtual_time(_conserved(**story))

@@ -105,7 +105,7 @@ async def test_the_circuit_opens_while_the_sink_is_down_and_closes_when_it_is_ba
     transport.then(*[Answer(503)] * 5, Answer(202))
     sink = sink_over(transport)
     sending = asyncio.create_task(sink.send(EVENT))
-    seen = []
+    seen: list[CircuitState] = []
     while not sending.done():
         await asyncio.sleep(0.25)
         state = sink.counters.state().circuit

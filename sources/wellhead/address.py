@@ -24,9 +24,8 @@ from .transport import Post, Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .credentials import Headers
-
     from .binding import SinkBinding
+    from .credentials import Headers
     from .event import CloudEvent
     from .transport import Transport
 
@@ -70,18 +69,16 @@ class Address:
         if binding.namespace:
             own.append((b"kn-namespace", binding.namespace.encode()))
         self._headers = tuple(own)
+        self.sent: Headers = ()
+        """The headers of the newest try that say who we are."""
         self._target = Target(binding.sink, headers=self._headers)
 
     def encode(self, event: CloudEvent) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
         """Headers and body of ``event``, the same for all its tries; credentials are added at each."""
         return encode(event, structured=self._structured, percent=self._percent)
 
-    def credentials(self, now: float) -> Headers:
-        """The headers that say who we are, for the next try."""
-        return self._credentials.headers(now)
-
     def credentials_changed_since(self, sent: Headers, now: float) -> bool:
-        """Whether a try that went with ``sent`` (the object that `credentials` gave) would go with others now."""
+        """Whether a try that went with ``sent`` (the object that was in `Address.sent`) would go with others now."""
         return self._credentials.changed_since(sent, now)
 
     def begin(
@@ -90,22 +87,25 @@ class Address:
         body: bytes,
         done: Callable[[Outcome], object],
         *,
-        credentials: Headers,
         started: float,
         timeout: float | None,
         fresh: bool = False,
     ) -> Callable[[], None]:
-        """One try: `wellhead.transport.Transport.begin` with this address's certificates. ``started`` is now."""
-        if credentials:
-            headers = (*headers, *credentials)
+        """One try: `wellhead.transport.Transport.begin` with this address's credentials and certificates.
+
+        ``started`` is now. Afterwards ``sent`` holds the credentials that this try goes with.
+        """
+        tls = None
         if self._secure:
             try:
                 tls = self._trust.context()
             except ssl.SSLError as error:
                 loop = asyncio.get_running_loop()
                 return loop.call_soon(self._ended, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
-            if tls is not self._target.tls:
-                self._target = Target(self.url, tls, self._headers)
+        credentials = self._credentials.headers(started)
+        if credentials is not self.sent or tls is not self._target.tls:
+            self.sent = credentials
+            self._target = Target(self.url, tls, (*self._headers, *credentials))
         post = Post(self._target, headers, body, timeout, fresh)
         return self._transport.begin(post, partial(self._ended, started, done))
 

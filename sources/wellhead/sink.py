@@ -101,12 +101,11 @@ class HttpSink:
             self._empty = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._empty,), timeout=grace)
         self._stopped = True
-        await asyncio.sleep(0)  # a task cancelled before its first step would count nothing: let each take it
-        left = tuple(self._deliveries)
-        tasks = [delivery.task for delivery in left if delivery.stop() and delivery.task is not None]
+        before = self.counters.dropped.get(Loss.STOPPED.value, 0)
+        tasks = [delivery.task for delivery in tuple(self._deliveries) if delivery.stop() and delivery.task is not None]
         if tasks:
             await asyncio.wait(tasks)
-        return len(left)
+        return self.counters.dropped.get(Loss.STOPPED.value, 0) - before
 
     async def deliver(
         self, delivery: _Delivery, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None
@@ -199,7 +198,7 @@ class HttpSink:
 class _Delivery:
     """One event on its way: its first try without a task, and a task for whatever comes after that."""
 
-    __slots__ = ("_sink", "_span", "_started", "done", "event", "task", "tries")
+    __slots__ = ("_ended", "_sink", "_span", "_started", "done", "event", "task", "tries")
 
     def __init__(self, sink: HttpSink, event: CloudEvent, tries: Tries) -> None:
         self._sink = sink
@@ -212,6 +211,7 @@ class _Delivery:
             tries.extra_headers = self._span.headers()
         self.done: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
+        self._ended = False
 
     def start(self, deadline: Deadline | None, fence: Fence | None) -> None:
         def tried(outcome: Outcome) -> None:
@@ -233,6 +233,7 @@ class _Delivery:
         return True
 
     def end(self, loss: Loss | None, *, dead_lettered: bool = False) -> None:
+        self._ended = True
         error = self._sink.ended(self, loss, dead_lettered=dead_lettered)
         self._sink.counters.delivery_seconds.observe(asyncio.get_running_loop().time() - self._started)
         if self._span is not None:
@@ -247,9 +248,11 @@ class _Delivery:
     def _go_on(self, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None) -> None:
         delivering = self._sink.deliver(self, outcome, deadline, fence)
         self.task = asyncio.create_task(delivering, name=f"deliver {self.event.id}")
-        self.task.add_done_callback(self._tell_of_bug)
+        self.task.add_done_callback(self._task_ended)
 
-    def _tell_of_bug(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not self._ended:  # cancelled before its first step
+            self.end(Loss.STOPPED)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("delivery failed", exc_info=error, extra={"sink": self._sink.address.shown})
 

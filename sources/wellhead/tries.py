@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .address import Address, describe
@@ -220,7 +221,7 @@ class Tries:
     async def _try(self, *, fresh: bool) -> Outcome:
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         try:
-            self._begin(ended.set_result, fresh=fresh)
+            self._begin(partial(_tell, ended), fresh=fresh)
         except Exception:
             self._lane.places.give_back()
             self._end_probe()
@@ -228,8 +229,10 @@ class Tries:
         try:
             return await ended
         except asyncio.CancelledError:
-            if not ended.done() or ended.cancelled():
+            if self.on_wire:
                 self.stop()
+            elif isinstance(self.last, Answered) and reaction(self.last) is Reaction.ACCEPT:
+                return self.last  # it was accepted in the very turn of the loop in which the drain ended
             self._end_probe()
             raise
 
@@ -242,16 +245,15 @@ class Tries:
         self._done = done
         address = lane.address
         self._started = now = asyncio.get_running_loop().time()
-        self._sent = address.credentials(now)
         self._end = address.begin(
             self._headers,
             self._body,
             self._ended,
-            credentials=self._sent,
             started=now,
             timeout=lane.timeout,
             fresh=fresh,
         )
+        self._sent = address.sent
         self.number += 1
         self.on_wire = True
         lane.counters.on_wire += 1
@@ -308,6 +310,11 @@ class Tries:
                     forget()
         if decision.verdict is Verdict.HOLD:
             self._lane.address.reread()
+
+
+def _tell(ended: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not ended.done():  # else who waited was cancelled in this turn of the loop
+        ended.set_result(outcome)
 
 
 def _wake(waiting: asyncio.Future[bool]) -> None:

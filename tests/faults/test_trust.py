@@ -133,7 +133,7 @@ def event(number: int) -> CloudEvent:
 
 async def one_try(address: Address) -> Outcome:
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    address.begin(*address.encode(event(0)), ended.set_result, timeout=5)
+    address.begin(*address.encode(event(0)), ended.set_result, started=asyncio.get_running_loop().time(), timeout=5)
     return await ended
 
 

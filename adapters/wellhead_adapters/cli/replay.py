@@ -123,7 +123,7 @@ def _replay(
             binding,
             policy=delivery.policy(),
             dead_letter=dead_letter,
-            token_file=to.token_file,
+            access=to.access(),
             structured=to.mode is EventMode.STRUCTURED,
             percent=to.headers is HeaderValues.PERCENT_ENCODE,
         )

@@ -40,7 +40,7 @@ class FakeTransport:
         self._default: Callable[[Post], Behaviour] = lambda _: Answer()
         self._kept: Counter[str] = Counter()
         self._tries: set[asyncio.Task[Outcome]] = set()
-        self._changed = asyncio.Condition()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._closed = asyncio.Event()
 
     @property
@@ -59,19 +59,26 @@ class FakeTransport:
 
     async def accepted(self, number: int) -> list[CloudEvent]:
         """Wait until ``number`` events were accepted; they are returned."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.events) >= number)
+        while len(self.events) < number:
+            await self._change()
         return self.events[:number]
 
     async def came(self, number: int) -> list[Post]:
         """Wait until ``number`` POSTs came; they are returned."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.posts) >= number)
+        while len(self.posts) < number:
+            await self._change()
         return self.posts[:number]
 
     def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
         """See `wellhead.transport.Transport.begin`."""
-        return in_task(self._try(post), done, self._tries)
+
+        def told(outcome: Outcome) -> None:
+            if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+                self.events.extend(decode(post.headers, post.body))
+                self._note()
+            done(outcome)
+
+        return in_task(self._try(post), told, self._tries)
 
     async def _try(self, post: Post) -> Outcome:
         if self._closed.is_set():
@@ -84,7 +91,7 @@ class FakeTransport:
         self.on_wire += 1
         self.most_on_wire = max(self.most_on_wire, self.on_wire)
         try:
-            await self._note()
+            self._note()
             async with asyncio.timeout(post.timeout):
                 outcome = await self._unless_closed(behaviour, reused=reused)
         except TimeoutError:
@@ -92,9 +99,6 @@ class FakeTransport:
         finally:
             self.on_wire -= 1
         self._kept[url] += isinstance(behaviour, Answer) and not (behaviour.close or post.fresh)
-        if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
-            self.events.extend(decode(post.headers, post.body))
-            await self._note()
         return outcome
 
     async def aclose(self) -> None:
@@ -125,9 +129,18 @@ class FakeTransport:
             return Unanswered(NoAnswer.STALE if reused else NoAnswer.RESET, "connection reset")
         return Unanswered(NoAnswer.PROTOCOL, "not HTTP")
 
-    async def _note(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _note(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def _change(self) -> None:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting.discard(waiting)
 
 
 def _retry_after(answer: Answer) -> str | None:

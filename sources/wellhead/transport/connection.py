@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from wellhead.delivery import Unanswered
 from wellhead.errors import NoAnswer
+from wellhead.tls import refused_us
 
 from .answer import AnswerReader, BadAnswer, Memo
 
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._owner.hurried(self._attempt)
 
     def _why(self, exc: Exception | None) -> NoAnswer:
-        if isinstance(exc, ssl.SSLError):  # with TLS 1.3 a peer refuses our certificate after the handshake
+        if exc is not None and refused_us(exc):  # with TLS 1.3 that comes after the handshake
             return NoAnswer.TLS
         return NoAnswer.STALE if self.used and not self._reader.begun else NoAnswer.RESET
 
