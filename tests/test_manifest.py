@@ -165,7 +165,9 @@ def test_everything_wrong_is_said_at_once() -> None:
         ("a: [", "is not YAML"),
         ("", "holds no document"),
         ("---\n---\n", "holds no document"),
-        ("a: &x [1]\nb: *x", "aliases"),
+        ("a: &x [*x]", "inside what it stands for"),
+        ("a: *x", "is not YAML"),
+        ("\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '1'] * 10)}]" for n in range(9)), "more than"),
         ("a: 1\na: 2", "given twice"),
         ("[" * 100 + "]" * 100, "deeper"),
         ("a: !!python/object:os.system {}", "is not YAML"),
@@ -175,6 +177,15 @@ def test_everything_wrong_is_said_at_once() -> None:
 def test_a_file_that_is_no_yaml_of_ours_is_refused_with_the_reason(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         documents(text, "file.yaml")
+
+
+def test_an_alias_stands_for_what_it_names() -> None:
+    more = "name: tick, labels: &labels {app: tick}, annotations: {<<: *labels, more: x}"
+    text = PING.replace("name: tick", more, 1)
+    (document,), wrong = documents(text, "file.yaml")
+    assert wrong == []
+    assert document.body["metadata"]["labels"] == {"app": "tick"}  # type: ignore[index]
+    assert document.body["metadata"]["annotations"] == {"app": "tick", "more": "x"}  # type: ignore[index]
 
 
 def test_a_document_that_is_no_object_of_kubernetes_does_not_hide_what_is_wrong_with_the_others() -> None:

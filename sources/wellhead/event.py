@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -119,8 +118,7 @@ def rfc3339(moment: datetime) -> str:
 def random_id() -> str:
     """An id for an occurrence without an identity of its own: a random UUID (version 4), in a third of uuid4's time."""
     digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_variant(digits)}{digits[17:20]}-{digits[20:]}"
 
 
 def utc_text(time: str) -> str:
@@ -141,15 +139,14 @@ def stable_id(*parts: str) -> str:
     The form is a UUID (version 8, RFC 9562 5.8) over SHA-256 of the parts, each with its length before it, so that
     ("ab", "c") and ("a", "bc") differ.
     """
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(encoded))
-        digest.update(encoded)
-    number = int.from_bytes(digest.digest()[:16], "big")
-    number = number & ~(0xF << 76) | 0x8 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=number))
+    encoded = (part.encode("utf-8", "surrogatepass") for part in parts)
+    digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in encoded])).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{_variant(digest)}{digest[17:20]}-{digest[20:32]}"
+
+
+def _variant(digits: str) -> str:
+    """The digit of a UUID that tells its layout (RFC 9562, 4.1), from random ones."""
+    return "89ab"[int(digits[16], 16) & 3]
 
 
 def media_type(datacontenttype: str | None) -> str:

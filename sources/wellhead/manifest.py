@@ -19,6 +19,7 @@ from .errors import ConfigError, Problem
 
 MAX_BYTES: Final = 4 << 20
 _MAX_DEPTH: Final = 60
+_MOST_NODES: Final = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,19 +167,33 @@ def _parse(text: str, origin: str) -> list[object]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases (a handful of them can stand for gigabytes) and with keys that may not repeat."""
+    """SafeLoader whose aliases stand for a bounded number of nodes, and whose keys may not repeat."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._nodes = 0  # with those that aliases stand for: a handful of them can stand for gigabytes
+        self._weights: dict[yaml.Node | None, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
-            raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not taken in manifests", event.start_mark
-            )
-        return super().compose_node(parent, index)
+        before = self._nodes
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            if node not in self._weights:
+                raise yaml.YAMLError("an alias stands inside what it stands for")
+            self._nodes += self._weights[node]
+        else:
+            self._nodes += 1
+            self._weights[node] = self._nodes - before
+        if self._nodes > _MOST_NODES:
+            raise yaml.YAMLError(f"more than {_MOST_NODES:,} values, those counted that aliases stand for")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
