@@ -50,17 +50,17 @@ def has_wrk() -> bool:
     return shutil.which("wrk") is not None
 
 
-def load(url: str, seconds: float) -> Load:
-    """POST the sample event over `CONNECTIONS` connections. Raises `BenchError` unless all of it is accepted."""
-    return _wrk(url, seconds) if has_wrk() else _own(url, seconds)
+def load(url: str, seconds: float, *, connections: int = CONNECTIONS) -> Load:
+    """POST the sample event over so many connections. Raises `BenchError` unless all of it is accepted."""
+    return _wrk(url, seconds, connections) if has_wrk() else _own(url, seconds)
 
 
-def _wrk(url: str, seconds: float) -> Load:
+def _wrk(url: str, seconds: float, connections: int) -> Load:
     headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in sample.HEADERS)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "event.lua"
         script.write_text(_SCRIPT % (sample.DATA.decode(), headers))
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", f"-s{script}", url]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"-s{script}", url]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + 30)
     if done.returncode != 0:
         raise BenchError(f"wrk: {done.stderr.strip()}")

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import cProfile
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench import sample
 
+_WARM = 100_000
+
 
 async def send(sink_url: str, count: int, concurrency: int, *, aiohttp: bool) -> dict[str, float]:
     """Send ``count`` events; raises at the first one that is not accepted."""
@@ -33,9 +36,13 @@ async def send(sink_url: str, count: int, concurrency: int, *, aiohttp: bool) ->
     sink = host.open_sink("bench", SinkBinding(sink=sink_url))
     left = iter(range(count))
 
+    memory: list[float] = []
+
     async def sender() -> None:
-        for _ in left:
+        for number in left:
             await sink.send(sample.event())
+            if number == _WARM:
+                memory.append(_resident_mib())
 
     begun, cpu = time.perf_counter(), time.process_time()
     async with asyncio.TaskGroup() as tasks:
@@ -44,7 +51,13 @@ async def send(sink_url: str, count: int, concurrency: int, *, aiohttp: bool) ->
     seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
     await host.drain(1.0)
     await transport.aclose()
-    return {"events": count, "seconds": seconds, "cpu_seconds": cpu_seconds}
+    figures = {"events": count, "seconds": seconds, "cpu_seconds": cpu_seconds}
+    return figures if not memory else {**figures, "grown_mib": _resident_mib() - memory[0]}
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
 
 
 def main() -> None:
