@@ -11,6 +11,7 @@ import ssl
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, unquote_plus
 
 from . import __version__
 from .binding import public_url
@@ -56,7 +57,8 @@ class Address:
         """When it last went up or down, by the loop's clock."""
         self._held = False
         query = binding.sink.partition("?")[2]
-        self._query_values = tuple(part.rpartition("=")[2] for part in query.split("&"))
+        values = [part.rpartition("=")[2] for part in query.split("&")]
+        self._query_values = tuple(dict.fromkeys((*values, *map(unquote, values), *map(unquote_plus, values))))
         self._transport = transport
         self._credentials = credentials or Credentials()
         self._structured = structured

@@ -108,7 +108,7 @@ class DeliveryError(WellheadError):
     """Neither the sink nor the dead-letter sink accepted the event. It has been counted and logged.
 
     ``loss`` says how it ended; ``last`` is the last answer or failure in words; ``tries`` counts the tries on the
-    wire. ``maybe_accepted`` is true where the last try ended without an answer, so that the sink may hold the event.
+    wire. ``maybe_accepted`` is true where a try, not just the last, ended without an answer: the sink may hold the event.
     ``dead_letter_failed`` is true where there is a dead-letter sink and it did not take the event either.
     """
 

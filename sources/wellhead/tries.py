@@ -79,6 +79,7 @@ class Tries:
         "_probe",
         "_sent",
         "_started",
+        "_unclear",
         "_until",
         "extra_headers",
         "last",
@@ -100,6 +101,7 @@ class Tries:
         self._body = b""
         self._sent: Headers = ()
         self._started = 0.0
+        self._unclear = False
         self._probe = False
 
     def __str__(self) -> str:
@@ -110,8 +112,7 @@ class Tries:
     @property
     def maybe_accepted(self) -> bool:
         """Whether the sink may hold the event although no answer said so."""
-        unclear = isinstance(self.last, Unanswered) and self.last.why not in (NoAnswer.CONNECT, NoAnswer.TLS)
-        return self.on_wire or unclear
+        return self.on_wire or self._unclear
 
     def start(self, done: Callable[[Outcome], object]) -> bool:
         """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait."""
@@ -264,7 +265,11 @@ class Tries:
         self.last = outcome
         lane.places.give_back()
         lane.counters.on_wire -= 1
-        word = str(outcome.status) if isinstance(outcome, Answered) else outcome.why.value
+        if isinstance(outcome, Answered):
+            word = str(outcome.status)
+        else:
+            word = outcome.why.value
+            self._unclear = self._unclear or outcome.why not in (NoAnswer.CONNECT, NoAnswer.TLS)
         lane.counters.count_try(word, asyncio.get_running_loop().time() - self._started)
         if self.number > 1:
             lane.counters.retries += 1

@@ -35,6 +35,8 @@ class Record:
     """What `send` raised, by event."""
     ended: list[SinkCounters] = field(default_factory=list)
     """The counters of every process that ended by itself, at its end."""
+    interrupted: set[str] = field(default_factory=set)
+    """Events of whose end nobody was told: their process ended, or was killed, first."""
     mortal: set[str] = field(default_factory=set)
     """Events that have a deadline."""
     logged: list[logging.LogRecord] = field(default_factory=list)
@@ -79,9 +81,9 @@ def losses_have_a_reason(record: Record) -> Iterator[str]:
 
 def unknown_is_told(record: Record) -> Iterator[str]:
     """Who is told that an event was lost is told, too, if the sink may hold it."""
-    taken = set(record.sink.taken)
+    taken = set(record.sink.taken) - record.interrupted - set(record.acknowledged)
     for event_id, errors in record.losses.items():
-        if event_id in taken and event_id not in record.acknowledged and not any(e.maybe_accepted for e in errors):
+        if event_id in taken and not any(e.maybe_accepted for e in errors):
             yield f"{event_id} was taken, and its loss ({errors[0].loss.value}: {errors[0].last}) is told as certain"
 
 

@@ -306,7 +306,12 @@ def twice(it: Conversation) -> None:
 @FAULTS.fault("an answer that nobody asked for")
 def unasked(it: Conversation) -> None:
     it.accepting()
-    it.later(it.die.random(), lambda: it.wire.send(plain(408, headers=b"Connection: close\r\n")))
+
+    def give_up() -> None:  # as servers do that waited long enough for the next request; they read none after that
+        it.wire.send(plain(408, headers=b"Connection: close\r\n"))
+        it.ignore_all()
+
+    it.later(it.die.random(), give_up)
 
 
 @FAULTS.fault("huge head")

@@ -239,6 +239,7 @@ class Process:
 
     async def terminate(self, grace: float) -> None:
         """SIGTERM: stop the intake, settle what is on its way, close."""
+        self._interrupt()
         await _cancelled(self.tasks)
         left = await self.sink.drain(grace)
         counters = self.sink.counters
@@ -253,9 +254,14 @@ class Process:
         """Nothing that it knew, and nothing that it does from now on, matters to the world."""
         self.alive = False
         self.world.network.cut()
+        self._interrupt()
         await _cancelled(self.tasks)
         await self.sink.drain(0.0)
         await self.transport.aclose()
+
+    def _interrupt(self) -> None:
+        world = self.world
+        world.record.interrupted |= {world.event(*place).id for place in world.position.items()}
 
     async def _send_all(self, task: int) -> None:
         """One task's events from where it is, as an adapter would that keeps what it has acknowledged."""

@@ -12,6 +12,8 @@ from . import BODY_KEPT
 
 HEAD_BYTES: Final = 64 * 1024
 """The most that the head of an answer may have, interim answers (1xx) before it included."""
+_ANSWER_BYTES: Final = 1024 * 1024
+"""The most that is read of one answer: its body may be little, and chunk extensions and trailers without end."""
 _RETRY_AFTER: Final = b"retry-after"
 _SWITCHING: Final = 101
 
@@ -40,7 +42,6 @@ class AnswerReader:
     __slots__ = (
         "_body",
         "_complete",
-        "_head_bytes",
         "_memo",
         "_parser",
         "_read",
@@ -60,7 +61,6 @@ class AnswerReader:
     _retry_after: str | None
     _body: bytearray
     _read: int
-    _head_bytes: int
 
     def __init__(self, memo: Memo) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -78,19 +78,17 @@ class AnswerReader:
             return self._memo.answer
         at_start = not self.begun
         self.begun = True
+        room = HEAD_BYTES - self._read
         self._read += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._status, self.reusable, self._complete = self._parser.get_status_code(), False, True
-        except httptools.HttpParserError as error:
-            self.reusable = False
-            if not self._complete:
-                raise BadAnswer(str(error)[:200]) from None
-        if self._head_bytes > HEAD_BYTES or (not self.head_came and self._read > HEAD_BYTES):
-            raise BadAnswer(f"its head has more than {HEAD_BYTES} bytes")
+        if self.head_came or len(data) <= room:
+            self._parse(data)
+        else:
+            self._parse(data[:room])
+            if not self.head_came:
+                raise BadAnswer(f"its head has more than {HEAD_BYTES} bytes")
+            self._parse(data[room:])
         if not self._complete:
-            if len(self._body) < BODY_KEPT:
+            if len(self._body) < BODY_KEPT and self._read < _ANSWER_BYTES:
                 return None
             self.reusable = False
             return self.so_far()
@@ -104,6 +102,16 @@ class AnswerReader:
         """The answer with as much of its body as came; only once `head_came`. It takes the connection with it."""
         return Answered(self._status, self._retry_after, bytes(self._body[:BODY_KEPT]))
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._status, self.reusable, self._complete = self._parser.get_status_code(), False, True
+        except httptools.HttpParserError as error:
+            self.reusable = False
+            if not self._complete:
+                raise BadAnswer(str(error)[:200]) from None
+
     def _begin(self) -> None:
         self.begun = False
         self.head_came = False
@@ -111,7 +119,7 @@ class AnswerReader:
         self._status = 0
         self._retry_after = None
         self._body = bytearray()
-        self._read = self._head_bytes = 0
+        self._read = 0
 
     # httptools calls these.
 
@@ -120,7 +128,6 @@ class AnswerReader:
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value)
         if len(name) == len(_RETRY_AFTER) and name.lower() == _RETRY_AFTER and not self._complete:
             self._retry_after = value.decode("latin-1")
 

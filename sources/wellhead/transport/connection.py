@@ -169,13 +169,16 @@ class Connection(asyncio.Protocol):
         if attempt is None:  # nobody asked
             self._end(None)
             return
+        in_body = self._reader.head_came
         try:
             answer = self._reader.feed(data)
         except BadAnswer as error:
-            self._end(Unanswered(NoAnswer.PROTOCOL, str(error)))
+            came = self._reader.head_came
+            self._end(self._reader.so_far() if came else Unanswered(NoAnswer.PROTOCOL, str(error)))
             return
         if answer is None:
-            self._hurry(self._timeouts.body if self._reader.head_came else None, "")
+            if not in_body:  # the body's time runs from its head, and not anew from each of its bytes
+                self._hurry(self._timeouts.body if self._reader.head_came else None, "")
             return
         if self._stuck or not self._reader.reusable:
             self._end(answer)
