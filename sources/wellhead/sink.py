@@ -97,15 +97,15 @@ class HttpSink:
         The runtime calls this once, after the adapter has stopped. Those ended are counted as dropped with the
         reason ``stopped`` and logged; their callers, if any are left, get a `DeliveryError`. So does every later send.
         """
+        stopped = self.counters.dropped.get(Loss.STOPPED.value, 0)
         if self._deliveries:
             self._empty = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._empty,), timeout=grace)
         self._stopped = True
-        before = self.counters.dropped.get(Loss.STOPPED.value, 0)
         tasks = [delivery.task for delivery in tuple(self._deliveries) if delivery.stop() and delivery.task is not None]
         if tasks:
             await asyncio.wait(tasks)
-        return self.counters.dropped.get(Loss.STOPPED.value, 0) - before
+        return self.counters.dropped.get(Loss.STOPPED.value, 0) - stopped
 
     async def deliver(
         self, delivery: _Delivery, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None
@@ -125,8 +125,8 @@ class HttpSink:
                 dead_lettered = dead is None
                 loss = Loss.FENCED if dead is Loss.FENCED else loss  # whoever is behind the fence dead-letters it
         except asyncio.CancelledError:
-            # Only `drain` cancels a delivery; its caller is told of the loss.
-            loss = Loss.STOPPED
+            # Only `drain` cancels a delivery; its caller is told of the loss, if the answer did not come just then.
+            loss = None if tries.answered_well else Loss.STOPPED
             if not self._stopped:
                 raise
         finally:

@@ -23,6 +23,7 @@ from .delivery import (
     reaction,
 )
 from .errors import Loss, NoAnswer
+from .transport import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +114,11 @@ class Tries:
     def maybe_accepted(self) -> bool:
         """Whether the sink may hold the event although no answer said so."""
         return self.on_wire or self._unclear
+
+    @property
+    def answered_well(self) -> bool:
+        """Whether the last try was accepted."""
+        return isinstance(self.last, Answered) and 200 <= self.last.status < 300
 
     def start(self, done: Callable[[Outcome], object]) -> bool:
         """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait."""
@@ -222,7 +228,7 @@ class Tries:
     async def _try(self, *, fresh: bool) -> Outcome:
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         try:
-            self._begin(partial(_tell, ended), fresh=fresh)
+            self._begin(partial(settle, ended), fresh=fresh)
         except Exception:
             self._lane.places.give_back()
             self._end_probe()
@@ -230,7 +236,7 @@ class Tries:
         try:
             return await ended
         except asyncio.CancelledError:
-            if self.on_wire:
+            if self.on_wire:  # else it ended in the same turn of the loop, and gave its place back
                 self.stop()
             elif isinstance(self.last, Answered) and reaction(self.last) is Reaction.ACCEPT:
                 return self.last  # it was accepted in the very turn of the loop in which the drain ended
@@ -315,11 +321,6 @@ class Tries:
                     forget()
         if decision.verdict is Verdict.HOLD:
             self._lane.address.reread()
-
-
-def _tell(ended: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not ended.done():  # else who waited was cancelled in this turn of the loop
-        ended.set_result(outcome)
 
 
 def _wake(waiting: asyncio.Future[bool]) -> None:

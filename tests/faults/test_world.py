@@ -115,7 +115,11 @@ def turns(calm: Plan) -> int:
 
 @pytest.mark.parametrize("grace", [None, 0.0, 0.002], ids=["kill", "SIGTERM without grace", "SIGTERM"])
 @pytest.mark.parametrize("calm", [SMALL, TROUBLED], ids=["calm", "troubled"])
-def test_every_law_holds_where_the_program_is_stopped_at_any_await(calm: Plan, grace: float | None) -> None:
+@pytest.mark.parametrize("latency", [0.001, 0.0], ids=["", "with the answer in the same turn of the loop"])
+def test_every_law_holds_where_the_program_is_stopped_at_any_await(
+    latency: float, calm: Plan, grace: float | None
+) -> None:
+    calm = replace(calm, latency=latency)
     reports = {step: run(calm, stopped_at(step, grace)) for step in range(1, turns(calm))}
     assert len(reports) > 20
     assert {step: report.broken for step, report in reports.items() if report.broken} == {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from wellhead.delivery import Unanswered
@@ -72,12 +73,18 @@ class Transport(Protocol):
 async def one_try(transport: Transport, post: Post) -> Outcome:
     """`Transport.begin` for who can wait. Cancelling ends the try and its connection."""
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    cancel = transport.begin(post, ended.set_result)
+    cancel = transport.begin(post, partial(settle, ended))
     try:
         return await ended
     except asyncio.CancelledError:
         cancel()
         raise
+
+
+def settle(ended: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    """Tell who waits for a try how it ended; whoever was cancelled in the same turn of the loop does not care."""
+    if not ended.done():
+        ended.set_result(outcome)
 
 
 def in_task(
