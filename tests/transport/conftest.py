@@ -1,4 +1,6 @@
-"""Both event loops: every test of a transport runs on asyncio's own and on uvloop, which programs use where it is."""
+"""Both event loops: every test of a transport runs on asyncio's own and on uvloop, which programs use where it is.
+
+But those in simulated time (`looptime`), which move no sockets and need a loop whose clock can be moved."""
 
 from __future__ import annotations
 
@@ -16,4 +18,6 @@ if TYPE_CHECKING:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("looptime") is not None:
+        return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

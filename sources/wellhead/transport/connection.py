@@ -101,17 +101,17 @@ class Connection(asyncio.Protocol):
         "_timeouts",
         "_transport",
         "idle_since",
+        "kept",
         "peer",
         "renew_at",
-        "used",
     )
 
     def __init__(self, owner: Owner, memo: Memo, timeouts: Timeouts) -> None:
         self.idle_since = 0.0
         self.renew_at = 0.0
         self.peer: object = None
-        self.used = False
-        """Whether it has carried a request to its end."""
+        self.kept = False
+        """Whether it has carried a request to its end, or rested: it may be closed under us."""
         self._owner = owner
         self._timeouts = timeouts
         self._reader = AnswerReader(memo)
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         if self._stuck or not self._reader.reusable:
             self._end(answer)
             return
-        self.used = True
+        self.kept = True
         self._attempt = None
         self._owner.released(self, attempt)
         attempt.end(answer)
@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
     def _why(self, exc: Exception | None) -> NoAnswer:
         if exc is not None and refused_us(exc):  # with TLS 1.3 that comes after the handshake
             return NoAnswer.TLS
-        return NoAnswer.STALE if self.used and not self._reader.begun else NoAnswer.RESET
+        return NoAnswer.STALE if self.kept and not self._reader.begun else NoAnswer.RESET
 
     def _end(self, outcome: Outcome | None) -> None:
         if self._closed:

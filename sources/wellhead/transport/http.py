@@ -213,6 +213,8 @@ class _Pool:
             old.append(connection)
         else:
             attempt.within(self.transport.timeouts.connect, "no connection was made in time")
+            while self._waiting and not self._waiting[0].waits:  # a sink may be silent for hours
+                self._waiting.popleft()
             self._waiting.append(attempt)
             self._connect_where_needed()
         for connection in old:
@@ -241,6 +243,8 @@ class _Pool:
             connection.abort()
         elif not self._hand_over(connection, new=False):
             self._rest(connection, now)
+            if self._waiting:  # for a fresh one, for which this one may have to make room
+                self._connect_where_needed()
 
     def lost(self, connection: Connection, ended: Try | None) -> None:
         if ended is not None:
@@ -275,6 +279,7 @@ class _Pool:
 
     def _rest(self, connection: Connection, now: float) -> None:
         connection.idle_since = now
+        connection.kept = True
         self._idle.append(connection)
         if self._sweep is None:
             wait = self.transport.idle_seconds
@@ -291,14 +296,19 @@ class _Pool:
 
     def _connect_where_needed(self) -> None:
         room = self.transport.limit - len(self._open) - len(self._connecting)
-        for attempt in tuple(self._waiting) if room > 0 or self._idle else ():
-            if not attempt.waits or attempt.asked:
+        waiting = [attempt for attempt in self._waiting if attempt.waits] if room > 0 or self._idle else []
+        missing = len(waiting) - len(self._connecting)  # whoever asked for a connection, another may get it
+        for attempt in waiting:
+            if missing <= 0:
+                return
+            if attempt.asked:
                 continue
             if room <= 0:
                 if self._idle:  # it wants a fresh connection; closing one makes room, and comes back here
                     self._idle[0].abort()
                 return
             room -= 1
+            missing -= 1
             attempt.asked = True
             task = asyncio.create_task(self._connect(attempt), name=f"connect to {self.key[0]}:{self.key[1]}")
             self._connecting.add(task)
@@ -324,6 +334,7 @@ class _Pool:
             failure = NoAnswer.CONNECT, str(error)[:200] or type(error).__name__
         else:
             if connection.open:
+                attempt.asked = False  # where one that has waited longer gets it, this one may need another
                 if not self._hand_over(connection, new=True):
                     self._rest(connection, asyncio.get_running_loop().time())
                 return
