@@ -193,7 +193,9 @@ def refused_us(error: BaseException | None) -> bool:
     In TLS 1.3 that comes after the client's handshake, in place of an answer: a connection breaks with this error,
     and nothing that was sent on it was read.
     """
-    return isinstance(error, ssl.SSLError) and _OF_THE_HANDSHAKE.search(error.reason or "") is not None
+    return (
+        isinstance(error, ssl.SSLError) and _OF_THE_HANDSHAKE.search(getattr(error, "reason", None) or "") is not None
+    )
 
 
 def file_problems(ca_file: Path | None, client: ClientCertificate | None) -> list[Problem]:

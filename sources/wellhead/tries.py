@@ -15,7 +15,6 @@ from .delivery import (
     Outcome,
     Policy,
     Reaction,
-    Unanswered,
     Verdict,
     decide,
     is_stale,

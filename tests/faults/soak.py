@@ -38,7 +38,9 @@ def main() -> int:
                 print(*(f"  {broken[:300]}" for broken in report.broken[:5]), sep="\n")
             if done % 50 == 0 or done == len(seeds):
                 print(f"\r{done} of {len(seeds)} seeds, {len(failed)} failed", end="", flush=True)
-    print(f"\n{time.monotonic() - began:.0f} s for {simulated / 3600:.0f} simulated hours: {tries} tries, {delivered} delivered")
+    print(
+        f"\n{time.monotonic() - began:.0f} s for {simulated / 3600:.0f} simulated hours: {tries} tries, {delivered} delivered"
+    )
     print(*(f"{number:8} {kind}" for kind, number in sorted(injected.items())), sep="\n")
     print(f"{injected.total():8} faults of {len(injected)} kinds, {len(failed)} seeds failed: {failed}")
     return 1 if failed else 0

@@ -272,7 +272,9 @@ def alert(it: Conversation) -> None:
 @FAULTS.fault("garbage")
 def garbage(it: Conversation) -> None:
     it.perhaps_take()
-    it.wire.send(it.die.choice((b"SSH-2.0-OpenSSH_9.6\r\n", b"\0" * 40, b"HTTP/1.1 abc\r\n\r\n", b"HTTP/3 200\r\n\r\n")))
+    it.wire.send(
+        it.die.choice((b"SSH-2.0-OpenSSH_9.6\r\n", b"\0" * 40, b"HTTP/1.1 abc\r\n\r\n", b"HTTP/3 200\r\n\r\n"))
+    )
 
 
 @FAULTS.fault("wrong framing of the head")
@@ -280,16 +282,18 @@ def wrong_head(it: Conversation) -> None:
     it.perhaps_take()
     it.wire.send(
         b"HTTP/1.1 202 X\r\n"
-        + it.die.choice((
-            b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-            b"Content-Length: -1\r\n\r\n",
-            b"Content-Length: 99999999999999999999999\r\n\r\n",
-            b"no colon\r\n\r\n",
-            b"a b: c\r\n\r\n",
-            b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
-            b"X: \0\r\nContent-Length: 0\r\n\r\n",
-        ))
+        + it.die.choice(
+            (
+                b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+                b"Content-Length: -1\r\n\r\n",
+                b"Content-Length: 99999999999999999999999\r\n\r\n",
+                b"no colon\r\n\r\n",
+                b"a b: c\r\n\r\n",
+                b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+                b"X: \0\r\nContent-Length: 0\r\n\r\n",
+            )
+        )
     )
 
 

@@ -28,6 +28,7 @@ from tests.faults.simulated_sink import SimulatedSink
 from wellhead.adapter import Deadline, Fence
 from wellhead.address import Address
 from wellhead.binding import SinkBinding
+from wellhead.credentials import Credentials, CredentialSources
 from wellhead.errors import DeliveryError, Loss
 from wellhead.event import CloudEvent
 from wellhead.sink import HttpSink
@@ -125,7 +126,7 @@ class World:
         else:
             write()
 
-    async def happen(self, one: Happening, process: Process) -> Process:
+    async def happen(self, one: Happening, process: Process) -> Process:  # noqa: C901, PLR0912 - a table of faults
         """Do it, and undo it after its time; the process that lives then."""
         self.injected[one.kind] += 1
         loop = asyncio.get_running_loop()
@@ -201,7 +202,8 @@ class FollowingTrust(Trust):
         self._world = world
 
     def context(self) -> ssl.SSLContext:
-        if self._context is None:
+        if self._context is None or self._force:
+            self._force = False
             context = Context(ssl.PROTOCOL_TLS_CLIENT)
             context.generation = self._world.trusted
             self._context = context
@@ -218,10 +220,9 @@ class Process:
         self.on_wire = 0
         self.transport = HttpTransport(limit=plan.limit, connect=self._dial, luck=world.die.random)
         binding = SinkBinding(sink=f"{world.scheme}://sink/in?key=hunt%20er2")
-        address = Address(
-            binding, self, token_file=world.token_file if plan.token else None, trust=FollowingTrust(world)
-        )
-        dead = Address(SinkBinding(sink="http://dead-letters/"), self, token_file=None) if plan.dead_letter else None
+        token = CredentialSources(token_file=world.token_file if plan.token else None)
+        address = Address(binding, self, credentials=Credentials(token), trust=FollowingTrust(world))
+        dead = Address(SinkBinding(sink="http://dead-letters/"), self) if plan.dead_letter else None
         self.sink = HttpSink(
             binding,
             address,
