@@ -113,7 +113,10 @@ class Address:
 
     def _ended(self, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
         if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
-            self._note_accepted(started)
+            self.facts.refused_in_a_row = 0
+            self.facts.accepted_started = max(self.facts.accepted_started, started)
+            if not self.up:
+                self._note_up()
         else:
             outcome = self._without_secrets(outcome)
             self._note_trouble(outcome, started)
@@ -138,14 +141,10 @@ class Address:
                 body = body.replace(secret.encode(), b"***")
         return replace(outcome, body=body)
 
-    def _note_accepted(self, started: float) -> None:
-        facts = self.facts
-        facts.refused_in_a_row = 0
-        facts.accepted_started = max(facts.accepted_started, started)
-        if not self.up:
-            self.up, self.since = True, asyncio.get_running_loop().time()
-            seconds = round(self.since - self.down_since, 3)
-            _log.info("sink is up again", extra={"sink": self.shown, "down_seconds": seconds, "held": self.held()})
+    def _note_up(self) -> None:
+        self.up, self.since = True, asyncio.get_running_loop().time()
+        seconds = round(self.since - self.down_since, 3)
+        _log.info("sink is up again", extra={"sink": self.shown, "down_seconds": seconds, "held": self.held()})
 
     def _note_trouble(self, outcome: Outcome, started: float) -> None:
         kind = reaction(outcome)

@@ -29,16 +29,13 @@ class Circuit:
     def __init__(self, wait: Callable[[int], float]) -> None:
         self.failures = 0
         """In a row; of those that were on the wire together one counts."""
+        self.open = False
         self._wait = wait
         self._failed_at = _LONG_AGO
         self._next = _LONG_AGO
         self._probing = False
         self._line: deque[asyncio.Future[bool]] = deque()  # each is told whether it is the probe
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def open(self) -> bool:
-        return self.failures >= OPENS_AFTER
 
     @property
     def probing(self) -> bool:
@@ -53,7 +50,7 @@ class Circuit:
     def succeeded(self) -> None:
         """The sink answered as a sink does. Everyone who waits goes on."""
         self.failures = 0
-        self._probing = False
+        self.open = self._probing = False
         self._disarm()
         line, self._line = self._line, deque()
         for waiting in line:
@@ -64,6 +61,7 @@ class Circuit:
         if started < self._failed_at:  # on the wire when that was found out already
             return
         self.failures += 1
+        self.open = self.failures >= OPENS_AFTER
         self._failed_at = now
         self._next = now + max(after, self._wait(self.failures))
         if self.open:

@@ -52,7 +52,7 @@ _REMEMBERED = 512  # characters; what strangers send must not fill our memory
 _NO_EXTENSIONS: Mapping[str, ExtensionValue] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class CloudEvent:
     """An event as CloudEvents 1.0.2 defines it. Building an invalid one raises `InvalidEvent` with every problem.
 
@@ -71,13 +71,38 @@ class CloudEvent:
     time: str | None = None
     datacontenttype: str | None = None
     dataschema: str | None = None
-    extensions: Mapping[str, ExtensionValue] = field(default_factory=lambda: _NO_EXTENSIONS)
+    extensions: Mapping[str, ExtensionValue] = field(default_factory=dict)
     data: bytes | None = None
     data_base64: bool = False
 
-    def __post_init__(self) -> None:
-        if self.extensions is not _NO_EXTENSIONS:
-            object.__setattr__(self, "extensions", MappingProxyType(dict(self.extensions)))
+    # Written out, as the one that `dataclass` makes costs twice as much with the checks called from it.
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - the specification's name
+        source: str,
+        type: str,  # noqa: A002 - the specification's name
+        specversion: str = "1.0",
+        subject: str | None = None,
+        time: str | None = None,
+        datacontenttype: str | None = None,
+        dataschema: str | None = None,
+        extensions: Mapping[str, ExtensionValue] = _NO_EXTENSIONS,
+        data: bytes | None = None,
+        data_base64: bool = False,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "id", id)
+        put(self, "source", source)
+        put(self, "type", type)
+        put(self, "specversion", specversion)
+        put(self, "subject", subject)
+        put(self, "time", time)
+        put(self, "datacontenttype", datacontenttype)
+        put(self, "dataschema", dataschema)
+        put(self, "extensions", MappingProxyType(dict(extensions)) if extensions else _NO_EXTENSIONS)
+        put(self, "data", data)
+        put(self, "data_base64", data_base64)
         if not _is_plain(self) and (problems := tuple(_problems(self))):
             raise InvalidEvent(problems)
 
@@ -118,7 +143,8 @@ def rfc3339(moment: datetime) -> str:
 def random_id() -> str:
     """An id for an occurrence without an identity of its own: a random UUID (version 4), in a third of uuid4's time."""
     digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_variant(digits)}{digits[17:20]}-{digits[20:]}"
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def utc_text(time: str) -> str:
@@ -141,12 +167,8 @@ def stable_id(*parts: str) -> str:
     """
     encoded = (part.encode("utf-8", "surrogatepass") for part in parts)
     digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in encoded])).hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{_variant(digest)}{digest[17:20]}-{digest[20:32]}"
-
-
-def _variant(digits: str) -> str:
-    """The digit of a UUID that tells its layout (RFC 9562, 4.1), from random ones."""
-    return "89ab"[int(digits[16], 16) & 3]
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def media_type(datacontenttype: str | None) -> str:
@@ -167,7 +189,10 @@ def _is_plain(event: CloudEvent) -> bool:
     try:
         return (
             event.specversion == "1.0"
-            and _is_plain_text(event.id)
+            and event.id.isascii()
+            and event.id.isprintable()
+            and not event.id.isspace()
+            and event.id != ""
             and event.dataschema is None
             and len(event.source) + len(event.type) + len(event.datacontenttype or "") <= _REMEMBERED
             and _are_valid(event.source, event.type, event.datacontenttype)

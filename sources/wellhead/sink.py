@@ -66,7 +66,7 @@ class HttpSink:
         def lane(to: Address) -> Lane:
             return Lane(to, policy, places=places, counters=self.counters, clock=clock, luck=luck)
 
-        self._lane = lane(address)
+        self.lane = lane(address)
         self._dead_letter: Lane | DeadLetterFile | None = None
         if dead_letter is not None:
             self._dead_letter = dead_letter if isinstance(dead_letter, DeadLetterFile) else lane(dead_letter)
@@ -79,15 +79,18 @@ class HttpSink:
         self, event: CloudEvent | SdkEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None
     ) -> None:
         """See `wellhead.adapter.Sink.send`, whose contract this keeps."""
-        ours = self._binding.apply(event if isinstance(event, CloudEvent) else CloudEvent.from_sdk(event))
-        self.counters.taken += 1
-        self.counters.in_flight += 1
-        delivery = _Delivery(self, ours, Tries(self._lane, ours, deadline.at if deadline else None, fence))
+        ours = event if isinstance(event, CloudEvent) else CloudEvent.from_sdk(event)
+        if self._binding.overrides:
+            ours = self._binding.apply(ours)
+        counters = self.counters
+        counters.taken += 1
+        counters.in_flight += 1
+        delivery = _Delivery(self, self.lane, ours, deadline, fence)
         if self._stopped:
             delivery.end(Loss.STOPPED)
         else:
             self._deliveries.add(delivery)
-            delivery.start(deadline, fence)
+            delivery.begin()
         # A cancelled caller cancels this future, not the delivery, which is ours; `drain` waits for it.
         await delivery.done
 
@@ -107,26 +110,23 @@ class HttpSink:
             await asyncio.wait(tasks)
         return self.counters.dropped.get(Loss.STOPPED.value, 0) - stopped
 
-    async def deliver(
-        self, delivery: _Delivery, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None
-    ) -> None:
+    async def deliver(self, delivery: _Delivery, outcome: Outcome | None) -> None:
         """What `_Delivery` runs as a task, from the outcome of its first try or from the beginning, to its end."""
-        tries = delivery.tries
         loss: Loss | None = Loss.STOPPED
         dead_lettered = False
         try:
-            loss = await tries.settle(outcome)
+            loss = await delivery.settle(outcome)
             if loss in _DEAD_LETTERED and self._dead_letter is not None:
-                letter = _dead_letter(delivery.event, self.address.url, tries.last)
+                letter = _dead_letter(delivery.event, self.address.url, delivery.last)
                 if isinstance(self._dead_letter, DeadLetterFile):
                     dead = await self._to_file(self._dead_letter, letter)
                 else:
-                    dead = await self._to_dead_letter(self._dead_letter, letter, delivery, deadline, fence)
+                    dead = await self._to_dead_letter(self._dead_letter, letter, delivery)
                 dead_lettered = dead is None
                 loss = Loss.FENCED if dead is Loss.FENCED else loss  # whoever is behind the fence dead-letters it
         except asyncio.CancelledError:
             # Only `drain` cancels a delivery; its caller is told of the loss, if the answer did not come just then.
-            loss = None if tries.answered_well else Loss.STOPPED
+            loss = None if delivery.answered_well else Loss.STOPPED
             if not self._stopped:
                 raise
         finally:
@@ -152,27 +152,26 @@ class HttpSink:
         return self._lost(delivery, loss)
 
     def _lost(self, delivery: _Delivery, loss: Loss) -> DeliveryError:
-        event, tries = delivery.event, delivery.tries
+        event = delivery.event
         facts = {"sink": self.address.shown, "id": event.id, "source": event.source, "type": event.type}
         level = logging.INFO if loss is Loss.FENCED else logging.ERROR  # a fenced event is the next owner's
-        end = {"loss": loss.value, "last": str(tries), "tries": tries.number}
+        end = {"loss": loss.value, "last": str(delivery), "tries": delivery.number}
         _log.log(level, "event was not delivered", extra={**facts, **end})
         return DeliveryError(
             event_id=event.id,
             loss=loss,
-            last=str(tries),
-            tries=tries.number,
-            maybe_accepted=tries.maybe_accepted,
+            last=str(delivery),
+            tries=delivery.number,
+            maybe_accepted=delivery.maybe_accepted,
             dead_letter_failed=self._dead_letter is not None and loss in _DEAD_LETTERED,
         )
 
-    async def _to_dead_letter(
-        self, lane: Lane, letter: CloudEvent, delivery: _Delivery, deadline: Deadline | None, fence: Fence | None
-    ) -> Loss | None:
+    async def _to_dead_letter(self, lane: Lane, letter: CloudEvent, delivery: _Delivery) -> Loss | None:
+        deadline = delivery.deadline
         now = asyncio.get_running_loop().time()
         until = max(deadline.at, now + _DEAD_LETTER_PATIENCE.total_seconds()) if deadline is not None else None
-        dead = Tries(lane, letter, until, fence)
-        dead.extra_headers = delivery.tries.extra_headers
+        dead = Tries(lane, letter, until, delivery.fence)
+        dead.extra_headers = delivery.extra_headers
         loss = await dead.settle()
         if loss is not None and loss is not Loss.FENCED:
             facts = {"sink": lane.address.shown, "id": letter.id, "last": str(dead)}
@@ -188,54 +187,52 @@ class HttpSink:
         return None
 
     def _state(self) -> SinkState:
-        address, circuit = self.address, self._lane.circuit
+        address, circuit = self.address, self.lane.circuit
         state = CircuitState.CLOSED
         if circuit is not None and circuit.open:
             state = CircuitState.PROBING if circuit.probing else CircuitState.OPEN
         return SinkState(address.up, address.since, address.down_reason, state)
 
 
-class _Delivery:
+class _Delivery(Tries):
     """One event on its way: its first try without a task, and a task for whatever comes after that."""
 
-    __slots__ = ("_ended", "_sink", "_span", "_started", "done", "event", "task", "tries")
+    __slots__ = ("_is_over", "_sink", "_span", "_taken_at", "deadline", "done", "task")
 
-    def __init__(self, sink: HttpSink, event: CloudEvent, tries: Tries) -> None:
+    def __init__(
+        self, sink: HttpSink, lane: Lane, event: CloudEvent, deadline: Deadline | None, fence: Fence | None
+    ) -> None:
+        super().__init__(lane, event, None if deadline is None else deadline.at, fence)
         self._sink = sink
-        self.event = event
-        self.tries = tries
+        self.deadline = deadline
         loop = asyncio.get_running_loop()
-        self._started = loop.time()
-        self._span = sink.tracer.start(event, sink.address.shown) if sink.tracer is not None else None
-        if self._span is not None:
-            tries.extra_headers = self._span.headers()
+        self._taken_at = loop.time()
+        self._span = None
+        if sink.tracer is not None:
+            self._span = sink.tracer.start(event, sink.address.shown)
+            self.extra_headers = self._span.headers() if self._span is not None else ()
         self.done: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
-        self._ended = False
+        self._is_over = False
 
-    def start(self, deadline: Deadline | None, fence: Fence | None) -> None:
-        def tried(outcome: Outcome) -> None:
-            if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
-                self.tries.accepted()
-                self.end(None)
-            else:
-                self._go_on(outcome, deadline, fence)
-
-        if not self.tries.start(tried):
-            self._go_on(None, deadline, fence)
+    def begin(self) -> None:
+        """Try it at once if that may be, else in its turn."""
+        if not self.start(self._tried):
+            self._go_on(None)
 
     def stop(self) -> bool:
         """End it early, as `HttpSink.drain` does. False where it has ended already."""
         if self.task is not None:
             return self.task.cancel()
-        self.tries.stop()
+        self.give_up()
         self.end(Loss.STOPPED)
         return True
 
     def end(self, loss: Loss | None, *, dead_lettered: bool = False) -> None:
-        self._ended = True
+        """Count it, once, and tell its caller."""
+        self._is_over = True
         error = self._sink.ended(self, loss, dead_lettered=dead_lettered)
-        self._sink.counters.delivery_seconds.observe(asyncio.get_running_loop().time() - self._started)
+        self._sink.counters.delivery_seconds.observe(asyncio.get_running_loop().time() - self._taken_at)
         if self._span is not None:
             self._span.end(DELIVERED if loss is None else DEAD_LETTERED if dead_lettered else loss.value)
         if self.done.done():
@@ -245,13 +242,19 @@ class _Delivery:
         else:
             self.done.set_exception(error)
 
-    def _go_on(self, outcome: Outcome | None, deadline: Deadline | None, fence: Fence | None) -> None:
-        delivering = self._sink.deliver(self, outcome, deadline, fence)
-        self.task = asyncio.create_task(delivering, name=f"deliver {self.event.id}")
+    def _tried(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+            self.note_accepted()
+            self.end(None)
+        else:
+            self._go_on(outcome)
+
+    def _go_on(self, outcome: Outcome | None) -> None:
+        self.task = asyncio.create_task(self._sink.deliver(self, outcome), name=f"deliver {self.event.id}")
         self.task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if not self._ended:  # cancelled before its first step
+        if not self._is_over:  # cancelled before its first step
             self.end(Loss.STOPPED)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("delivery failed", exc_info=error, extra={"sink": self._sink.address.shown})

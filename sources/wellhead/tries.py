@@ -72,8 +72,6 @@ class Tries:
         "_body",
         "_done",
         "_end",
-        "_event",
-        "_fence",
         "_headers",
         "_lane",
         "_probe",
@@ -81,7 +79,9 @@ class Tries:
         "_started",
         "_unclear",
         "_until",
+        "event",
         "extra_headers",
+        "fence",
         "last",
         "number",
         "on_wire",
@@ -94,9 +94,9 @@ class Tries:
         self.number = 0
         self.on_wire = False
         self._lane = lane
-        self._event = event
+        self.event = event
         self._until = until
-        self._fence = fence
+        self.fence = fence
         self._headers: Sequence[tuple[bytes, bytes]] = ()
         self._body = b""
         self._sent: Headers = ()
@@ -122,7 +122,11 @@ class Tries:
     def start(self, done: Callable[[Outcome], object]) -> bool:
         """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait."""
         lane = self._lane
-        if (lane.circuit is not None and lane.circuit.open) or self._over() is not None or not lane.places.take():
+        if lane.circuit is not None and lane.circuit.open:
+            return False
+        if (self._until is not None or self.fence is not None) and self._over() is not None:
+            return False
+        if not lane.places.take():
             return False
         try:
             self._begin(done, fresh=False)
@@ -131,7 +135,7 @@ class Tries:
             return False
         return True
 
-    def stop(self) -> None:
+    def give_up(self) -> None:
         """End the try that `start` made; nobody is told."""
         self._end()
         self._lane.places.give_back()
@@ -164,7 +168,7 @@ class Tries:
                 luck=lane.luck(),
                 wall=lane.clock.now(),
                 deadline=self._until,
-                fenced=self._fence is not None and self._fence.closed,
+                fenced=self.fence is not None and self.fence.closed,
             )
             self._tell_circuit(outcome, decision)
             if decision.verdict is Verdict.ACCEPTED:
@@ -185,7 +189,7 @@ class Tries:
 
     def _over(self) -> Loss | None:
         """Why no further try may begin, if so."""
-        if self._fence is not None and self._fence.closed:
+        if self.fence is not None and self.fence.closed:
             return Loss.FENCED
         over = self._until is not None and asyncio.get_running_loop().time() >= self._until
         return Loss.EXPIRED if over else None
@@ -211,7 +215,7 @@ class Tries:
     async def _wait(self, place: asyncio.Future[bool], undo: Callable[[bool], object]) -> bool:
         """What ``place`` is told; False once the deadline or the fence comes first. ``undo``: if cancelled too late."""
         timer = asyncio.get_running_loop().call_at(self._until, _wake, place) if self._until is not None else None
-        forget = self._fence.on_close(lambda: _wake(place)) if self._fence is not None else None
+        forget = self.fence.on_close(lambda: _wake(place)) if self.fence is not None else None
         try:
             return await place
         except asyncio.CancelledError:
@@ -236,7 +240,7 @@ class Tries:
             return await ended
         except asyncio.CancelledError:
             if self.on_wire:  # else it ended in the same turn of the loop, and gave its place back
-                self.stop()
+                self.give_up()
             elif isinstance(self.last, Answered) and reaction(self.last) is Reaction.ACCEPT:
                 return self.last  # it was accepted in the very turn of the loop in which the drain ended
             self._end_probe()
@@ -245,7 +249,7 @@ class Tries:
     def _begin(self, done: Callable[[Outcome], object], *, fresh: bool) -> None:
         lane = self._lane
         if not self._headers:
-            self._headers, self._body = lane.address.encode(self._event)
+            self._headers, self._body = lane.address.encode(self.event)
             if self.extra_headers:
                 self._headers = (*self._headers, *self.extra_headers)
         self._done = done
@@ -280,7 +284,7 @@ class Tries:
             lane.counters.retries += 1
         self._done(outcome)
 
-    def accepted(self) -> None:
+    def note_accepted(self) -> None:
         """What `start` began was accepted; `settle` is not called."""
         if self._lane.circuit is not None and self._lane.circuit.failures:
             self._lane.circuit.succeeded()
@@ -308,7 +312,7 @@ class Tries:
             loop = asyncio.get_running_loop()
             woken: asyncio.Future[bool] = loop.create_future()
             timer = loop.call_later(decision.after, _wake, woken)
-            forget = self._fence.on_close(lambda: _wake(woken)) if self._fence is not None else None
+            forget = self.fence.on_close(lambda: _wake(woken)) if self.fence is not None else None
             held = decision.verdict is Verdict.HOLD
             self._lane.counters.held += held
             try:

@@ -355,8 +355,8 @@ class Process:
         transport, broken = self.transport, self.world.record.broken
         if self.world.network.wires:
             broken.append(f"{len(self.world.network.wires)} connections are left open")
-        if transport._tries or transport._pools:
-            broken.append(f"the transport keeps {len(transport._tries)} tries and {len(transport._pools)} pools")
+        if transport.tries or transport._pools:
+            broken.append(f"the transport keeps {len(transport.tries)} tries and {len(transport._pools)} pools")
         if self.sink._deliveries or self.on_wire:
             broken.append(f"{len(self.sink._deliveries)} deliveries and {self.on_wire} tries are left")
 

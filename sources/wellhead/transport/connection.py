@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "idle_since",
         "kept",
+        "open",
         "peer",
         "renew_at",
     )
@@ -119,18 +120,16 @@ class Connection(asyncio.Protocol):
         self._attempt: Try | None = None
         self._stuck = False  # more waits to be written than the socket takes
         self._closed = False
-
-    @property
-    def open(self) -> bool:
+        self.open = False
         """Whether a request may be sent on it, as far as we know."""
-        return not self._closed and self._transport is not None and not self._transport.is_closing()
 
     def carry(self, attempt: Try) -> None:
         """Send its request, and tell how it ends."""
         assert self._transport is not None  # noqa: S101 - carried only once established
         self._attempt = attempt
         attempt.connection = self
-        attempt.within(self._timeouts.first_byte, "no answer began")
+        if attempt.late or self._timeouts.first_byte is not None:
+            attempt.within(self._timeouts.first_byte, "no answer began")
         self._transport.write(attempt.octets)
 
     def abort(self) -> None:
@@ -153,6 +152,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.open = True
         self.peer = transport.get_extra_info("peername")
         self._owner.established(self)
 
@@ -188,6 +188,9 @@ class Connection(asyncio.Protocol):
         self._owner.released(self, attempt)
         attempt.end(answer)
 
+    def eof_received(self) -> None:
+        self.open = False  # the transport closes itself, in a later turn of the loop
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed:
             return
@@ -211,7 +214,7 @@ class Connection(asyncio.Protocol):
     def _end(self, outcome: Outcome | None) -> None:
         if self._closed:
             return
-        self._closed = True
+        self._closed, self.open = True, False
         attempt, self._attempt = self._attempt, None
         if self._transport is not None:
             self._transport.abort()

@@ -77,7 +77,8 @@ class HttpTransport:
         self._luck = luck
         self._pools: dict[tuple[str, int, ssl.SSLContext | None], _Pool] = {}
         self._default_context: ssl.SSLContext | None = None
-        self._tries: set[Try] = set()
+        self.tries: set[Try] = set()
+        """Those that have not ended, for the one timer that looks after all."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = _NEVER
         self._closed = False
@@ -86,12 +87,18 @@ class HttpTransport:
         """See `Transport.begin`."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        way = self._way(post.target)
-        attempt = Try(post, _octets(way.begins, post), done, _NEVER if post.timeout is None else now + post.timeout)
+        way = post.target.prepared
+        if type(way) is not _Way or way.pool.transport is not self or way.pool.dropped:
+            way = self._prepare(post.target)
+        head = [way.begins]
+        for name, value in post.headers:
+            head += (name, b": ", value, b"\r\n")
+        head += (b"content-length: %d\r\n\r\n" % len(post.body), post.body)
+        attempt = Try(post, b"".join(head), done, _NEVER if post.timeout is None else now + post.timeout)
         if self._closed:
             loop.call_soon(attempt.end, Unanswered(NoAnswer.CONNECT, "the transport is closed"))
             return partial(self._cancel, attempt)
-        self._tries.add(attempt)
+        self.tries.add(attempt)
         way.pool.serve(attempt, now)
         if attempt.due < self._alarm_at:
             self._set_alarm(attempt.due)
@@ -103,7 +110,7 @@ class HttpTransport:
         if self._alarm is not None:
             self._alarm.cancel()
         closing = [pool.close() for pool in tuple(self._pools.values())]
-        for attempt in tuple(self._tries):
+        for attempt in tuple(self.tries):
             self._fail(attempt, NoAnswer.RESET, "the transport was closed")
         await asyncio.gather(*(task for tasks in closing for task in tasks), return_exceptions=True)
         self._pools.clear()
@@ -112,10 +119,6 @@ class HttpTransport:
     def lifetime(self) -> float:
         """Seconds for which a new connection is kept, spread so that not all are renewed at once."""
         return self._age_seconds * (0.8 + 0.4 * self._luck())
-
-    def ended(self, attempt: Try) -> None:
-        """It needs no watch any more."""
-        self._tries.discard(attempt)
 
     def failed(self, attempt: Try, why: NoAnswer, detail: str) -> None:
         """No connection could be made for it."""
@@ -131,10 +134,7 @@ class HttpTransport:
         pool.dropped = True
         self._pools.pop(pool.key, None)
 
-    def _way(self, target: Target) -> _Way:
-        way = target.prepared
-        if isinstance(way, _Way) and way.pool.transport is self and not way.pool.dropped:
-            return way
+    def _prepare(self, target: Target) -> _Way:
         place = _place(target.url)
         key = (place.host, place.port, self._context(target) if place.secure else None)
         pool = self._pools.get(key)
@@ -163,20 +163,20 @@ class HttpTransport:
     def _ring(self) -> None:
         now = asyncio.get_running_loop().time()
         self._alarm, self._alarm_at = None, _NEVER
-        for attempt in [attempt for attempt in self._tries if attempt.due <= now]:
+        for attempt in [attempt for attempt in self.tries if attempt.due <= now]:
             seconds = attempt.post.timeout
             why = attempt.late or f"no answer within {seconds} s"
             if attempt.connection is not None:
                 attempt.connection.overdue(why)
             else:
                 self._fail(attempt, NoAnswer.CONNECT, attempt.late or f"no connection within {seconds} s")
-        following = min((attempt.due for attempt in self._tries), default=_NEVER)
+        following = min((attempt.due for attempt in self.tries), default=_NEVER)
         if following < self._alarm_at:
             self._set_alarm(following)
 
     def _cancel(self, attempt: Try) -> None:
         attempt.done = None
-        self._tries.discard(attempt)
+        self.tries.discard(attempt)
         if attempt.connection is not None:
             attempt.connection.abort()
 
@@ -184,7 +184,7 @@ class HttpTransport:
         if attempt.connection is not None:
             attempt.connection.fail(why, detail)
         else:
-            self._tries.discard(attempt)
+            self.tries.discard(attempt)
             attempt.end(Unanswered(why, detail))
 
 
@@ -195,6 +195,7 @@ class _Pool:
         self.key = (host, port, tls)
         self.transport = transport
         self.dropped = False
+        self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the one used last is used first, so that the others may grow old
         self._waiting: deque[Try] = deque()  # those that have ended meanwhile are passed over
@@ -237,10 +238,12 @@ class _Pool:
         self._peers[connection.peer] += 1
 
     def released(self, connection: Connection, ended: Try) -> None:
-        self.transport.ended(ended)
-        now = asyncio.get_running_loop().time()
+        self.transport.tries.discard(ended)
+        now = self._loop.time()
         if now >= connection.renew_at:
             connection.abort()
+        elif not self._waiting:
+            self._rest(connection, now)
         elif not self._hand_over(connection, new=False):
             self._rest(connection, now)
             if self._waiting:  # for a fresh one, for which this one may have to make room
@@ -248,7 +251,7 @@ class _Pool:
 
     def lost(self, connection: Connection, ended: Try | None) -> None:
         if ended is not None:
-            self.transport.ended(ended)
+            self.transport.tries.discard(ended)
         if connection in self._open:
             self._open.discard(connection)
             self._peers[connection.peer] -= 1
@@ -362,11 +365,3 @@ def _place(url: str) -> _Place:
     host = parts.netloc.rpartition("@")[2]
     begins = f"POST {request} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii")
     return _Place(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "https", begins)
-
-
-def _octets(begins: bytes, post: Post) -> bytes:
-    head = [begins]
-    for name, value in post.headers:
-        head += (name, b": ", value, b"\r\n")
-    head += (b"content-length: %d\r\n\r\n" % len(post.body), post.body)
-    return b"".join(head)
