@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -141,8 +141,8 @@ def rfc3339(moment: datetime) -> str:
 
 
 def random_id() -> str:
-    """An id for an occurrence without an identity of its own: a random UUID (version 4), in a third of uuid4's time."""
-    digits = os.urandom(16).hex()
+    """An id for an occurrence without an identity of its own: a random UUID (version 4). Unique; no secret."""
+    digits = f"{random.getrandbits(128):032x}"
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 

@@ -73,6 +73,7 @@ class HttpSink:
         self.tracer = tracer
         self._deliveries: set[_Delivery] = set()
         self._empty: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
 
     async def send(
@@ -85,7 +86,8 @@ class HttpSink:
         counters = self.counters
         counters.taken += 1
         counters.in_flight += 1
-        delivery = _Delivery(self, self.lane, ours, deadline, fence)
+        loop = self._loop or self._in_loop()
+        delivery = _Delivery(self, self.lane, ours, deadline, fence, loop)
         if self._stopped:
             delivery.end(Loss.STOPPED)
         else:
@@ -170,7 +172,7 @@ class HttpSink:
         deadline = delivery.deadline
         now = asyncio.get_running_loop().time()
         until = max(deadline.at, now + _DEAD_LETTER_PATIENCE.total_seconds()) if deadline is not None else None
-        dead = Tries(lane, letter, until, delivery.fence)
+        dead = Tries(lane, letter, until, delivery.fence, asyncio.get_running_loop())
         dead.extra_headers = delivery.extra_headers
         loss = await dead.settle()
         if loss is not None and loss is not Loss.FENCED:
@@ -186,6 +188,10 @@ class HttpSink:
             return Loss.REFUSED
         return None
 
+    def _in_loop(self) -> asyncio.AbstractEventLoop:
+        self._loop = asyncio.get_running_loop()
+        return self._loop
+
     def _state(self) -> SinkState:
         address, circuit = self.address, self.lane.circuit
         state = CircuitState.CLOSED
@@ -200,12 +206,17 @@ class _Delivery(Tries):
     __slots__ = ("_is_over", "_sink", "_span", "_taken_at", "deadline", "done", "task")
 
     def __init__(
-        self, sink: HttpSink, lane: Lane, event: CloudEvent, deadline: Deadline | None, fence: Fence | None
+        self,
+        sink: HttpSink,
+        lane: Lane,
+        event: CloudEvent,
+        deadline: Deadline | None,
+        fence: Fence | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(lane, event, None if deadline is None else deadline.at, fence)
+        super().__init__(lane, event, None if deadline is None else deadline.at, fence, loop)
         self._sink = sink
         self.deadline = deadline
-        loop = asyncio.get_running_loop()
         self._taken_at = loop.time()
         self._span = None
         if sink.tracer is not None:
@@ -232,7 +243,7 @@ class _Delivery(Tries):
         """Count it, once, and tell its caller."""
         self._is_over = True
         error = self._sink.ended(self, loss, dead_lettered=dead_lettered)
-        self._sink.counters.delivery_seconds.observe(asyncio.get_running_loop().time() - self._taken_at)
+        self._sink.counters.delivery_seconds.observe(self._loop.time() - self._taken_at)
         if self._span is not None:
             self._span.end(DELIVERED if loss is None else DEAD_LETTERED if dead_lettered else loss.value)
         if self.done.done():

@@ -74,6 +74,7 @@ class Tries:
         "_end",
         "_headers",
         "_lane",
+        "_loop",
         "_probe",
         "_sent",
         "_started",
@@ -87,13 +88,21 @@ class Tries:
         "on_wire",
     )
 
-    def __init__(self, lane: Lane, event: CloudEvent, until: float | None, fence: Fence | None) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        event: CloudEvent,
+        until: float | None,
+        fence: Fence | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
         """What each try carries beside the event. Set before the first."""
         self.last: Outcome | None = None
         self.number = 0
         self.on_wire = False
         self._lane = lane
+        self._loop = loop  # asyncio.get_running_loop asks the kernel for our process id each time
         self.event = event
         self._until = until
         self.fence = fence
@@ -164,7 +173,7 @@ class Tries:
                 attempt,
                 outcome,
                 sink=lane.address.facts,
-                now=asyncio.get_running_loop().time(),
+                now=self._loop.time(),
                 luck=lane.luck(),
                 wall=lane.clock.now(),
                 deadline=self._until,
@@ -185,13 +194,13 @@ class Tries:
         """A token may be renewed between our look at its file and the sink's look at the token."""
         if not isinstance(outcome, Answered) or outcome.status != 401:
             return False
-        return self._lane.address.credentials_changed_since(self._sent, asyncio.get_running_loop().time())
+        return self._lane.address.credentials_changed_since(self._sent, self._loop.time())
 
     def _over(self) -> Loss | None:
         """Why no further try may begin, if so."""
         if self.fence is not None and self.fence.closed:
             return Loss.FENCED
-        over = self._until is not None and asyncio.get_running_loop().time() >= self._until
+        over = self._until is not None and self._loop.time() >= self._until
         return Loss.EXPIRED if over else None
 
     async def _turn(self) -> Loss | None:
@@ -214,7 +223,7 @@ class Tries:
 
     async def _wait(self, place: asyncio.Future[bool], undo: Callable[[bool], object]) -> bool:
         """What ``place`` is told; False once the deadline or the fence comes first. ``undo``: if cancelled too late."""
-        timer = asyncio.get_running_loop().call_at(self._until, _wake, place) if self._until is not None else None
+        timer = self._loop.call_at(self._until, _wake, place) if self._until is not None else None
         forget = self.fence.on_close(lambda: _wake(place)) if self.fence is not None else None
         try:
             return await place
@@ -229,7 +238,7 @@ class Tries:
                 forget()
 
     async def _try(self, *, fresh: bool) -> Outcome:
-        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[Outcome] = self._loop.create_future()
         try:
             self._begin(partial(settle, ended), fresh=fresh)
         except Exception:
@@ -254,7 +263,7 @@ class Tries:
                 self._headers = (*self._headers, *self.extra_headers)
         self._done = done
         address = lane.address
-        self._started = now = asyncio.get_running_loop().time()
+        self._started = now = self._loop.time()
         self._end = address.begin(
             self._headers,
             self._body,
@@ -279,7 +288,7 @@ class Tries:
         else:
             word = outcome.why.value
             self._unclear = self._unclear or outcome.why not in (NoAnswer.CONNECT, NoAnswer.TLS)
-        lane.counters.count_try(word, asyncio.get_running_loop().time() - self._started)
+        lane.counters.count_try(word, self._loop.time() - self._started)
         if self.number > 1:
             lane.counters.retries += 1
         self._done(outcome)
@@ -298,7 +307,7 @@ class Tries:
             if circuit.failures:
                 circuit.succeeded()
         else:
-            circuit.failed(self._started, asyncio.get_running_loop().time(), decision.after)
+            circuit.failed(self._started, self._loop.time(), decision.after)
         self._end_probe()
 
     def _end_probe(self) -> None:
@@ -309,7 +318,7 @@ class Tries:
     async def _pause(self, decision: Decision) -> None:
         """Wait for the next try; a fence that closes ends the wait."""
         if decision.after > 0:
-            loop = asyncio.get_running_loop()
+            loop = self._loop
             woken: asyncio.Future[bool] = loop.create_future()
             timer = loop.call_later(decision.after, _wake, woken)
             forget = self.fence.on_close(lambda: _wake(woken)) if self.fence is not None else None

@@ -81,11 +81,14 @@ class HttpTransport:
         """Those that have not ended, for the one timer that looks after all."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = _NEVER
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def begin(self, post: Post, done: Callable[[Outcome], object], /) -> Callable[[], None]:
         """See `Transport.begin`."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         now = loop.time()
         way = post.target.prepared
         if type(way) is not _Way or way.pool.transport is not self or way.pool.dropped:
