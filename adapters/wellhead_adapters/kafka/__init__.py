@@ -1,0 +1,1 @@
+"""Kafka records as CloudEvents: what Knative's KafkaSource sends, in order by partition or by key."""
