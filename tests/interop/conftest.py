@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from tests.interop.kafka_cluster import Cluster, KafkaMissing
 from tests.interop.peers import GoPeer, PeerMissing, build_peers
 
 if TYPE_CHECKING:
@@ -33,6 +34,19 @@ def receiver(peers: Path) -> Iterator[GoPeer]:
     """The Go SDK's receiver, which prints as Knative's event_display does."""
     with GoPeer(peers / "receiver") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Cluster]:
+    """One broker of Apache Kafka with every kind of listener. Tests make topics of their own."""
+    try:
+        cluster = Cluster(secure=True).__enter__()
+    except KafkaMissing as error:
+        missing(f"NO KAFKA IS TESTED: {error}")
+    try:
+        yield cluster
+    finally:
+        cluster.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from wellhead.env import boolean, one_of, setting, text
 from wellhead.errors import ConfigError, Problem
-from wellhead.manifest import unknown_fields
 
 DEFAULT_PORT: Final = 9092
 _SERVER: Final = re.compile(
@@ -260,72 +259,3 @@ class ConnectionSettings:
             yield Problem("KAFKA_NET_TLS_CERT or KAFKA_NET_TLS_CERT_FILE", "is not set, and there is a key")
         if self.tls_cert and not has_key:
             yield Problem("KAFKA_NET_TLS_KEY or KAFKA_NET_TLS_KEY_FILE", "is not set, and there is a certificate")
-
-
-_NET: Final = {
-    "sasl": {"user": "KAFKA_NET_SASL_USER", "password": "KAFKA_NET_SASL_PASSWORD", "type": "KAFKA_NET_SASL_TYPE"},
-    "tls": {"cert": "KAFKA_NET_TLS_CERT", "key": "KAFKA_NET_TLS_KEY", "caCert": "KAFKA_NET_TLS_CA_CERT"},
-}  # fmt: skip
-
-
-def net_variables(net: object, secret: Callable[[str, str], str | None]) -> Mapping[str, str]:
-    """What a KafkaSource's ``spec.net`` says, as the variables that Knative's controller makes of it.
-
-    ``secret(name, key)`` is the value in a Secret of the source's namespace, None where there is none. Raises
-    `ConfigError` by path.
-    """
-    problems: list[Problem] = []
-    variables: dict[str, str] = {}
-    if not isinstance(net, Mapping):
-        raise ConfigError([Problem("spec.net", "is not an object")])
-    problems += unknown_fields(net, _NET, "spec.net")
-    for part, names in _NET.items():
-        said, where = net.get(part) or {}, f"spec.net.{part}"
-        if not isinstance(said, Mapping):
-            problems.append(Problem(where, "is not an object"))
-            continue
-        problems += unknown_fields(said, ("enable", *names), where)
-        enable = said.get("enable", False)
-        if not isinstance(enable, bool):
-            problems.append(Problem(f"{where}.enable", f"{enable!r} is not true or false"))
-        variables[f"KAFKA_NET_{part.upper()}_ENABLE"] = str(enable is True).lower()
-        for name, variable in names.items() if enable is True else ():
-            try:
-                variables[variable] = _referred(said.get(name), f"{where}.{name}", secret)
-            except ConfigError as error:
-                problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return variables
-
-
-def net_path(variable: str) -> str:
-    """``spec.net.sasl.user`` for ``KAFKA_NET_SASL_USER``, also where forms of it are listed; else the variable itself."""
-    for part, names in _NET.items():
-        for name, known in names.items():
-            if variable.partition(" or ")[0] == known:
-                return f"spec.net.{part}.{name}"
-    return variable
-
-
-def _referred(said: object, where: str, secret: Callable[[str, str], str | None]) -> str:
-    """The value that ``{secretKeyRef: {name, key}}`` stands for; "" where nothing is said."""
-    if not said:
-        return ""
-    reference = said.get("secretKeyRef") if isinstance(said, Mapping) else None
-    if reference is None and isinstance(said, Mapping):
-        return ""  # as `user: {}`, which kubectl get shows of what is not set
-    if not isinstance(reference, Mapping):
-        raise ConfigError([Problem(where, "is not an object with a secretKeyRef")])
-    problems = list(unknown_fields(reference, ("name", "key", "optional"), f"{where}.secretKeyRef"))
-    name, key = reference.get("name"), reference.get("key")
-    if not isinstance(name, str) or not isinstance(key, str):
-        problems.append(Problem(f"{where}.secretKeyRef", "needs a name and a key, both strings"))
-    if problems or not isinstance(name, str) or not isinstance(key, str):
-        raise ConfigError(problems)
-    value = secret(name, key)
-    if value is None and not reference.get("optional"):
-        raise ConfigError(
-            [Problem(f"{where}.secretKeyRef", f"there is no key {key!r} in a Secret {name!r} of its namespace")]
-        )
-    return value or ""

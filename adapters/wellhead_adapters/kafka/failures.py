@@ -14,8 +14,10 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Protocol
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import (
     IllegalSaslStateError,
+    KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
@@ -26,12 +28,17 @@ from wellhead.errors import ConfigError
 from .security import password
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-
     from .connection import ConnectionSettings
 
 _log = logging.getLogger(__name__)
 _AGAIN_SECONDS: Final = 60.0
+_EXPECTED: Final = {
+    # TLS, SASL: what a listener that hangs up may want instead
+    (False, False): "want TLS or SASL",
+    (False, True): "want TLS",
+    (True, False): "speak TLS, and want no SASL",
+    (True, True): "speak TLS",
+}
 _LISTENING: ContextVar[Failures | None] = ContextVar("failures", default=None)
 
 
@@ -60,16 +67,23 @@ class Failures:
         """Hear of the failures in this task, and in those that are started from it: call it before the client is made."""
         _LISTENING.set(self)
         # Filters of a logger above are not asked, so it is this one; adding the same filter twice does nothing.
-        logging.getLogger("aiokafka.client").addFilter(_overhear)
+        logging.getLogger("aiokafka").addFilter(_overhear)
 
     def watch(self, client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
         """``client`` has started. From now on causes are logged, and a password that is refused is read again.
 
         aiokafka keeps user and password as it was first given them and has no hook to ask for others. A client made anew
-        would have them too, but would disturb its group for it.
+        would have them too, but would disturb its group for it. Raises KafkaConnectionError where a token was refused:
+        aiokafka takes that for success.
         """
+        inner = client.client if isinstance(client, AIOKafkaProducer) else client._client  # noqa: SLF001 - see above
+        if not inner.cluster.brokers():
+            # RFC 7628, 3.2.3: who refuses a token says so in what looks like success and waits for a \x01. aiokafka
+            # does not read it and goes on; what it then takes for metadata names no broker.
+            self._causes = {", ".join(self._settings.bootstrap_servers): f"it refuses {_who(self._settings)}"}
+            raise KafkaConnectionError(self.why())
         self._started = True
-        self._credentials = getattr(client, "_client", None) or getattr(client, "client", None)
+        self._credentials = inner
 
     def why(self) -> str:
         """Every cause since the last `forget`, with the brokers it is about; "" where nothing failed."""
@@ -127,9 +141,9 @@ def cause_of(error: BaseException, settings: ConnectionSettings) -> str:
     if isinstance(root, ssl.SSLError):
         return _tls_cause(root)
     if isinstance(root, asyncio.IncompleteReadError | ConnectionResetError | BrokenPipeError):
-        wants = [word for word, used in (("TLS", settings.uses_tls), ("SASL", settings.uses_sasl)) if not used]
-        hint = f": does its listener want {' or '.join(wants)}?" if wants else ""
-        return f"it closes the connection at once{hint}"
+        return (
+            f"it closes the connection at once: does its listener {_EXPECTED[settings.uses_tls, settings.uses_sasl]}?"
+        )
     if isinstance(root, ConnectionRefusedError):
         return "nothing listens there"
     if isinstance(root, socket.gaierror):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_plus
 
 from aiokafka.abc import AbstractTokenProvider
 
@@ -62,13 +64,12 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         said = self._settings
         form = {"grant_type": "client_credentials"} | ({"scope": said.oauth_scope} if said.oauth_scope else {})
         try:
-            who = aiohttp.BasicAuth(
-                said.oauth_client_id, secret(said.oauth_client_secret, said.oauth_client_secret_file)
-            )
+            word = secret(said.oauth_client_secret, said.oauth_client_secret_file)
+            headers = {"Authorization": _basic(said.oauth_client_id, word), "Accept": "application/json"}
             timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
             async with (
                 aiohttp.ClientSession(trust_env=True, timeout=timeout) as session,
-                session.post(said.oauth_token_url, data=form, auth=who, allow_redirects=False) as answer,
+                session.post(said.oauth_token_url, data=form, headers=headers, allow_redirects=False) as answer,
             ):
                 if answer.status != 200:
                     raise NoToken(f"{said.oauth_token_url} answers {answer.status} to {said.oauth_client_id}")
@@ -108,6 +109,11 @@ def provider(settings: ConnectionSettings) -> AbstractTokenProvider:
     if settings.oauth_token_file is not None:
         return TokenFile(settings.oauth_token_file)
     return ClientCredentials(settings)
+
+
+def _basic(client_id: str, client_secret: str) -> str:
+    """RFC 6749, 2.3.1: both are form-encoded before they are joined."""
+    return "Basic " + b64encode(f"{quote_plus(client_id)}:{quote_plus(client_secret)}".encode()).decode()
 
 
 def _of_answer(document: object, url: str) -> tuple[str, float]:
