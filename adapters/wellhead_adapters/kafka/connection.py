@@ -74,27 +74,16 @@ class ConnectionSettings:
     """Which Kafka, and as whom"""
 
     bootstrap_servers: tuple[str, ...] = setting(
-        bootstrap_servers,
-        "brokers to begin with: host:port, comma-separated",
-        flag="bootstrap-servers",
-        env="KAFKA_BOOTSTRAP_SERVERS",
-        required=True,
+        bootstrap_servers, "brokers to begin with: host:port, comma-separated",
+        flag="bootstrap-servers", env="KAFKA_BOOTSTRAP_SERVERS", required=True,
     )
     sasl_enable: bool | None = setting(
-        boolean,
-        "authenticate by SASL",
-        flag="sasl",
-        env="KAFKA_NET_SASL_ENABLE",
-        shown_default="true where a SASL setting is given",
-        switch=True,
+        boolean, "authenticate by SASL",
+        flag="sasl", env="KAFKA_NET_SASL_ENABLE", shown_default="true where a SASL setting is given", switch=True,
     )
     sasl_mechanism: Mechanism | None = setting(
-        one_of(Mechanism),
-        "how",
-        flag="sasl-mechanism",
-        env="KAFKA_NET_SASL_TYPE",
-        shown_default="PLAIN",
-        choices=tuple(mechanism.value for mechanism in Mechanism),
+        one_of(Mechanism), "how",
+        flag="sasl-mechanism", env="KAFKA_NET_SASL_TYPE", shown_default="PLAIN", choices=tuple(mechanism.value for mechanism in Mechanism),
     )
     sasl_user: str = setting(text, "user", flag="sasl-user", env="KAFKA_NET_SASL_USER", default="")
     sasl_user_file: Path | None = setting(
@@ -102,23 +91,16 @@ class ConnectionSettings:
     )
     sasl_password: str = setting(text, "password", env="KAFKA_NET_SASL_PASSWORD", default="", secret=True)
     sasl_password_file: Path | None = setting(
-        path,
-        "file with the password, read again at each connection",
-        flag="sasl-password-file",
-        env="KAFKA_NET_SASL_PASSWORD_FILE",
+        path, "file with the password, read again at each connection",
+        flag="sasl-password-file", env="KAFKA_NET_SASL_PASSWORD_FILE",
     )
     oauth_token_file: Path | None = setting(
-        path,
-        "OAUTHBEARER: file with the token, read again at each connection",
-        flag="oauth-token-file",
-        env="KAFKA_NET_SASL_OAUTH_TOKEN_FILE",
+        path, "OAUTHBEARER: file with the token, read again at each connection",
+        flag="oauth-token-file", env="KAFKA_NET_SASL_OAUTH_TOKEN_FILE",
     )
     oauth_token_url: str = setting(
-        token_url,
-        "OAUTHBEARER: where tokens are had for client credentials",
-        flag="oauth-token-url",
-        env="KAFKA_NET_SASL_OAUTH_TOKEN_URL",
-        default="",
+        token_url, "OAUTHBEARER: where tokens are had for client credentials",
+        flag="oauth-token-url", env="KAFKA_NET_SASL_OAUTH_TOKEN_URL", default="", secret=True,
     )
     oauth_client_id: str = setting(
         text, "OAUTHBEARER: client id", flag="oauth-client-id", env="KAFKA_NET_SASL_OAUTH_CLIENT_ID", default=""
@@ -127,28 +109,19 @@ class ConnectionSettings:
         text, "OAUTHBEARER: client secret", env="KAFKA_NET_SASL_OAUTH_CLIENT_SECRET", default="", secret=True
     )
     oauth_client_secret_file: Path | None = setting(
-        path,
-        "OAUTHBEARER: file with the client secret, read again for each token",
-        flag="oauth-client-secret-file",
-        env="KAFKA_NET_SASL_OAUTH_CLIENT_SECRET_FILE",
+        path, "OAUTHBEARER: file with the client secret, read again for each token",
+        flag="oauth-client-secret-file", env="KAFKA_NET_SASL_OAUTH_CLIENT_SECRET_FILE",
     )
     oauth_scope: str = setting(
         text, "OAUTHBEARER: scope to ask for", flag="oauth-scope", env="KAFKA_NET_SASL_OAUTH_SCOPE", default=""
     )
     aws_region: str = setting(
-        text,
-        "AWS_MSK_IAM: region of the cluster",
-        flag="aws-region",
-        env=("KAFKA_NET_SASL_AWS_REGION", "AWS_REGION"),
-        default="",
+        text, "AWS_MSK_IAM: region of the cluster",
+        flag="aws-region", env=("KAFKA_NET_SASL_AWS_REGION", "AWS_REGION"), default="",
     )
     tls_enable: bool | None = setting(
-        boolean,
-        "connect by TLS",
-        flag="tls",
-        env="KAFKA_NET_TLS_ENABLE",
-        shown_default="true where a TLS setting is given",
-        switch=True,
+        boolean, "connect by TLS",
+        flag="tls", env="KAFKA_NET_TLS_ENABLE", shown_default="true where a TLS setting is given", switch=True,
     )
     tls_ca_cert: str = setting(
         text, "PEM certificates to trust in place of the system's", env="KAFKA_NET_TLS_CA_CERT", default="", secret=True
@@ -167,11 +140,8 @@ class ConnectionSettings:
         path, "file with it, read again when it changes", flag="tls-key-file", env="KAFKA_NET_TLS_KEY_FILE"
     )
     tls_verify_host_name: bool = setting(
-        boolean,
-        "hold the brokers' certificates against their names; Knative's Go adapter does not",
-        flag="tls-verify-host-name",
-        env="KAFKA_NET_TLS_VERIFY_HOST_NAME",
-        default=True,
+        boolean, "hold the brokers' certificates against their names; Knative's Go adapter does not",
+        flag="tls-verify-host-name", env="KAFKA_NET_TLS_VERIFY_HOST_NAME", default=True,
     )
 
     def __post_init__(self) -> None:
