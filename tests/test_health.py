@@ -24,6 +24,7 @@ from wellhead.testing import Answer, FakeTransport, Hang
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from wellhead.adapter import Adapter
     from wellhead.sink import HttpSink
 
 PAGES: Final = ("/healthz", "/livez", "/health", "/readyz", "/readiness", "/metrics", "/sinkz")
@@ -40,6 +41,9 @@ class Sources:
 
     def not_ready(self) -> tuple[str, ...]:
         return self.waiting
+
+    def adapters(self) -> dict[str, Adapter]:
+        return {}
 
     def sinks(self) -> dict[str, HttpSink]:
         return self.open

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from .http_exchange import Request, Response
 from .http_server import HttpServer
-from .metrics import exposition, sink_metrics
+from .metrics import adapter_metrics, exposition, sink_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .adapter import Adapter
     from .sink import HttpSink
 
 _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
@@ -33,6 +34,9 @@ class Lifecycle(Protocol):
 
     def sinks(self) -> Mapping[str, HttpSink]:
         """Every source's sink, by the source's name."""
+
+    def adapters(self) -> Mapping[str, Adapter]:
+        """Every adapter that runs, by its source's name."""
 
 
 class Health:
@@ -91,7 +95,8 @@ class Health:
 
     def _metrics(self) -> Response:
         counters = {name: sink.counters for name, sink in self._lifecycle.sinks().items()}
-        return Response(200, exposition(sink_metrics(counters)), _PROMETHEUS)
+        metrics = (*sink_metrics(counters), *adapter_metrics(self._lifecycle.adapters()))
+        return Response(200, exposition(metrics), _PROMETHEUS)
 
     def _sinks(self) -> Response:
         facts = {name: _facts(sink) for name, sink in self._lifecycle.sinks().items()}

@@ -49,6 +49,7 @@ class Host:
         self._transport = transport
         self._clock = clock
         self._sources: dict[str, _Source] = {}
+        self._adapters: dict[str, Adapter] = {}
         self._sinks: dict[str, HttpSink] = {}
         # Shared by sinks that trust alike: a context costs 30 ms and 1 MiB, and connections are kept for each.
         self._trusts: WeakValueDictionary[tuple[str, Path | None, ClientCertificate | None], Trust] = (
@@ -120,6 +121,7 @@ class Host:
     def start(self, name: str, adapter: Adapter, sink: HttpSink) -> None:
         """Run ``adapter`` until it ends, fails, or is stopped. ``name`` must not be running."""
         self.start_many(name, partial(adapter.run, sink))
+        self._adapters[name] = adapter
 
     def start_many(self, name: str, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         """Run ``work(ready)`` likewise: one adapter for many sources, that was given a sink for each."""
@@ -133,6 +135,7 @@ class Host:
     async def stop(self, name: str, grace: float) -> None:
         """Stop one source: cancel its intake, settle its deliveries within ``grace`` seconds, forget it."""
         source = self._sources.pop(name)
+        self._adapters.pop(name, None)
         await _cancel({source.task}, grace)
         if name in self._sinks:
             await self.close_sink(name, grace)
@@ -168,6 +171,10 @@ class Host:
     def sinks(self) -> Mapping[str, HttpSink]:
         """Every open sink by its source's name."""
         return self._sinks
+
+    def adapters(self) -> Mapping[str, Adapter]:
+        """Every adapter that was started for a source of its own, by the source's name."""
+        return self._adapters
 
     async def _run(
         self, name: str, work: Callable[[Callable[[], None]], Awaitable[None]], is_ready: asyncio.Event

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -102,6 +102,25 @@ class Metric:
     samples: tuple[tuple[str, Labels, float], ...]
 
 
+class Measured(Protocol):
+    """What an adapter adds to be asked for metrics of its own."""
+
+    def metrics(self) -> Iterator[Metric]:
+        """Its families at this moment, without the label ``name``; the same ones each time. Called in the event loop."""
+
+
+def adapter_metrics(adapters: Mapping[str, object]) -> Iterator[Metric]:
+    """The families of every adapter that is `Measured`, labelled with the source's name; one family is told once."""
+    families: dict[str, Metric] = {}
+    for source, adapter in adapters.items():
+        measured = getattr(adapter, "metrics", None)
+        for metric in measured() if measured is not None else ():
+            samples = tuple((name, (("name", source), *labels), value) for name, labels, value in metric.samples)
+            known = families.get(metric.name, replace(metric, samples=()))
+            families[metric.name] = replace(known, samples=(*known.samples, *samples))
+    yield from families.values()
+
+
 def sink_metrics(sinks: dict[str, SinkCounters]) -> Iterator[Metric]:
     """The families of every source's deliveries, labelled with the source's name."""
     for name, kind, help_text, value in _PLAIN:
@@ -115,7 +134,7 @@ def sink_metrics(sinks: dict[str, SinkCounters]) -> Iterator[Metric]:
         yield Metric(name, "histogram", help_text, tuple(chain.from_iterable(rows)))
 
 
-def exposition(metrics: Iterator[Metric]) -> bytes:
+def exposition(metrics: Iterable[Metric]) -> bytes:
     """The Prometheus text format, version 0.0.4."""
     lines: list[str] = []
     for metric in metrics:
