@@ -6,6 +6,7 @@ What a kind's ``spec`` means is its adapter's to say (`wellhead.adapter.Manifest
 
 from __future__ import annotations
 
+import base64
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,31 @@ class Document:
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
+def secret(documents: Iterable[Document], namespace: str, name: str, key: str) -> str | None:
+    """What the Secret of this name, among the documents, holds under ``key``; None where there is none."""
+    for document in documents:
+        if (document.kind, document.namespace, document.name) == ("Secret", namespace, name):
+            return stored(document, key)
+    return None
+
+
+def stored(document: Document, key: str) -> str | None:
+    """What a Secret or a ConfigMap holds under ``key``; None where that is nothing, or is no text."""
+    encodes = document.kind == "Secret"
+    plain = _mapping(document.body.get("stringData" if encodes else "data")).get(key)
+    if plain is not None or not encodes:
+        return None if plain is None else str(plain)
+    encoded = _mapping(document.body.get("data")).get(key)
+    try:
+        return None if encoded is None else base64.b64decode(str(encoded), validate=True).decode()
+    except ValueError:
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSpec:
     """What all sources say in their ``spec``: where events go, and how."""
@@ -71,8 +97,9 @@ def documents(text: str, origin: str) -> tuple[list[Document], list[Problem]]:
     return found, problems
 
 
-def source_spec(document: Document, *, own: Iterable[str]) -> SourceSpec:
-    """What the document says of sink, overrides and delivery. ``own`` are the fields of its kind beside those.
+def source_spec(document: Document, *, own: Iterable[str], base: Policy = Policy()) -> SourceSpec:  # noqa: B008 - frozen
+    """What the document says of sink, overrides and delivery. ``own`` are the fields of its kind beside
+    those, ``base`` the policy for what a ``delivery`` leaves unsaid.
 
     Raises `ConfigError` with every problem by path: a field nobody knows is named, with the nearest right one.
     """
@@ -87,7 +114,7 @@ def source_spec(document: Document, *, own: Iterable[str]) -> SourceSpec:
         problems.append(Problem("spec.delivery", "is not an object"))
     elif delivery is not None:
         with Collected(problems, prefix="spec."):
-            policy = policy_from_spec(delivery)
+            policy = policy_from_spec(delivery, base)
         with Collected(problems):
             if delivery.get("deadLetterSink") is not None:
                 dead_letter = destination(

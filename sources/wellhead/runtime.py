@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from . import telemetry
 from .binding import Destination, MappedRefs, SinkBinding, resolve
 from .clock import SystemClock
+from .delivery import Policy
 from .env import Collector, parse_flags, settings
 from .errors import ConfigError, Loss, Problem
 from .health import Health
@@ -94,7 +95,7 @@ def main(
         sink = host.open_sink(
             process.name or name,
             binding,
-            policy=delivery.policy(),
+            policy=delivery.policy(getattr(adapter_class, "policy", Policy())),
             dead_letter=dead_letter,
             access=to.access(),
             structured=to.mode is EventMode.STRUCTURED,

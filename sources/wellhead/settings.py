@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -265,10 +265,11 @@ class DeliverySettings:
         flag="on-exhausted", env="DELIVERY_ON_EXHAUSTED", default=OnExhausted.REFUSE, choices=("refuse", "hold"),
     )
 
-    def policy(self) -> Policy:
-        """The policy that these settings ask for."""
-        timeout = Policy().timeout if self.sink_timeout is None else self.sink_timeout
-        return Policy(
+    def policy(self, base: Policy = Policy()) -> Policy:  # noqa: B008 - frozen
+        """The policy that these settings ask for; what they have no say in is as in ``base``, an adapter's own."""
+        timeout = base.timeout if self.sink_timeout is None else self.sink_timeout
+        return replace(
+            base,
             retries=self.retry,
             backoff=self.backoff_policy,
             backoff_delay=self.backoff_delay,

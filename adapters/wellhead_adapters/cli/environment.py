@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wellhead.errors import Problem
+from wellhead.manifest import stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,19 +59,8 @@ def _value_from(source: Mapping[str, object], workload: Document, documents: Seq
                 wanted.get("name"),
                 workload.namespace,
             ):
-                return _stored(document, str(wanted.get("key")))
+                return stored(document, str(wanted.get("key")))
     return None
-
-
-def _stored(document: Document, key: str) -> str | None:
-    plain = mapping(document.body.get("stringData" if document.kind == "Secret" else "data")).get(key)
-    if plain is not None or document.kind != "Secret":
-        return None if plain is None else str(plain)
-    encoded = mapping(document.body.get("data")).get(key)
-    try:
-        return None if encoded is None else base64.b64decode(str(encoded), validate=True).decode()
-    except ValueError:
-        return None
 
 
 def mapping(value: object) -> Mapping[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Never, cast
 
 from wellhead.binding import MappedRefs, SinkBinding, resolve
+from wellhead.delivery import Policy
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, documents
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from wellhead.access import SinkAccess
     from wellhead.binding import Destination
     from wellhead.dead_letter_file import DeadLetterFile
-    from wellhead.delivery import Policy
     from wellhead.host import Host
     from wellhead.manifest import Document
+    from wellhead.settings import DeliverySettings
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
@@ -58,7 +59,7 @@ class Fleet:
         ca_certs: str,
         given: bool,
         refs: Mapping[str, str],
-        policy: Policy,
+        delivery: DeliverySettings,
         access: SinkAccess,
         dead_letter: SinkBinding | DeadLetterFile | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class Fleet:
         self._ca_certs = ca_certs
         self._given = given
         self._refs = MappedRefs(refs)
-        self._policy = policy
+        self._delivery = delivery
         # A sink that was given takes the dead letters too.
         self._access = replace(access, dead_letters_too=True) if given else access
         self._dead_letter = dead_letter
@@ -111,7 +112,7 @@ class Fleet:
         sink = self._host.open_sink(
             source.key,
             await self._bind(source, spec.sink),
-            policy=spec.policy or self._policy,
+            policy=spec.policy or self._delivery.policy(self._own_policy(source)),
             dead_letter=dead_letter,
             access=self._access,
         )
@@ -132,6 +133,9 @@ class Fleet:
         else:
             many.remove(source.key)
             await self._host.close_sink(source.key, _GRACE_SECONDS)
+
+    def _own_policy(self, source: PlannedSource) -> Policy:
+        return getattr(self._world.adapters[source.adapter](), "policy", Policy())
 
     def _many_of(self, source: PlannedSource) -> Many[Never] | None:
         """What runs all sources of this kind, started at the first of them; None where each has an adapter of its own."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Never, Protocol, TypeVar, cast
 
+from wellhead.delivery import Policy
 from wellhead.env import Collector, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, Document, SourceSpec, source_spec, unknown_fields
@@ -196,7 +197,7 @@ def _planned(document: Document, documents: Sequence[Document], adapter: str, re
     with Collected(problems):
         config = reader.from_manifest(document, documents)
     with Collected(problems):
-        spec = source_spec(document, own=reader.spec_fields)
+        spec = source_spec(document, own=reader.spec_fields, base=getattr(reader, "policy", Policy()))
     if problems or spec is None:
         raise ConfigError(problems)
     return PlannedSource(

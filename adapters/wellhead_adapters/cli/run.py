@@ -107,7 +107,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
                     ca_certs=binding.ca_certs,
                     given=to.sink is not None,
                     refs=to.refs,
-                    policy=delivery.policy(),
+                    delivery=delivery,
                     access=access,
                     dead_letter=dead_letter,
                 )
