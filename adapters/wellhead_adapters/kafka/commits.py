@@ -1,0 +1,88 @@
+"""Commits what may be committed: regularly, when a partition goes, and once a day of what stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from .assigned import Assigned
+    from .consumer import Consumer
+
+_log = logging.getLogger(__name__)
+TIMEOUT: Final = 10.0
+"""Seconds for a commit: aiokafka would try for ever."""
+_POSITION_TIMEOUT: Final = 1.0
+_ANEW: Final = 24 * 3600.0
+"""Brokers forget the offsets of a group that commits nothing (``offsets.retention.minutes``, 7 days by default)."""
+
+
+class Commits:
+    """The commits of one consumer, one after another."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._turn = asyncio.Lock()
+        self._failing = False
+
+    async def commit(self, partitions: Collection[Assigned]) -> None:
+        """Commit what is due of these. Whatever fails is logged, and due again the next time; none of it is lost.
+
+        Returns within `TIMEOUT` seconds and a little.
+        """
+        async with self._turn:
+            for partition in partitions:
+                await self._look_at_position(partition)
+            now = asyncio.get_running_loop().time()
+            due = {partition: offset for partition in partitions if (offset := _due(partition, now)) is not None}
+            if due and await self._perform(due):
+                for partition, offset in due.items():
+                    partition.committed, partition.committed_at = offset, now
+
+    async def _perform(self, due: dict[Assigned, int]) -> bool:
+        offsets = {
+            TopicPartition(*partition.place): OffsetAndMetadata(offset, partition.metadata)
+            for partition, offset in due.items()
+        }
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await self._consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError):
+            # A rebalance was quicker. The new owners read again what is not committed: duplicates, no loss.
+            _log.info("offsets are not committed: their partitions are another's by now")
+            return False
+        except (KafkaError, TimeoutError) as error:
+            if not self._failing:
+                _log.warning("offsets cannot be committed; tried again", extra={"reason": str(error) or "no answer"})
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    async def _look_at_position(self, partition: Assigned) -> None:
+        """Let an idle partition's offset pass what is no record: the marks of transactions, what compaction took.
+
+        All before the reader's position was handed over, in the same turn of the loop in which the position moved.
+        """
+        if partition.offsets is None or len(partition.offsets):
+            return
+        try:
+            async with asyncio.timeout(_POSITION_TIMEOUT):
+                position = await self._consumer.position(TopicPartition(*partition.place))
+        except (KafkaError, TimeoutError):
+            return
+        if not partition.revoked:  # else records may have been read since that nobody takes in
+            partition.offsets.passed(position)
+
+
+def _due(partition: Assigned, now: float) -> int | None:
+    due = partition.commit_due()
+    if due is None and partition.committed is not None and now - partition.committed_at >= _ANEW:
+        return partition.committed
+    return due

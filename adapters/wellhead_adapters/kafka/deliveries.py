@@ -1,0 +1,194 @@
+"""Sends the events of records: so many at once, each lane in order, by workers that live as long as the reader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from wellhead.errors import DeliveryError, Loss
+
+from .assigned import Assigned, Held
+from .events import KafkaSource, Record, Tally, record_event
+from .lanes import Lanes, Ordering
+from .offsets import Offsets
+from .pressure import weight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from wellhead.adapter import Sink
+
+    from .memory import Memory
+
+_log = logging.getLogger(__name__)
+_AGAIN_FIRST: Final = 1.0
+_AGAIN_AT_MOST: Final = 30.0
+_NOT_OURS_ANY_MORE: Final = frozenset((Loss.FENCED, Loss.STOPPED))
+
+
+class Deliveries:
+    """Records between being read and being done. `on_done` is called whenever one of a partition has ended."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        source: KafkaSource,
+        memory: Memory,
+        *,
+        ordering: Ordering,
+        most: int,
+        on_done: Callable[[Assigned], None],
+    ) -> None:
+        self.tally = Tally()
+        self.suppressed = 0
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sink = sink
+        self._source = source
+        self._memory = memory
+        self._ordering = ordering
+        self._most = most
+        self._on_done = on_done
+        self._lanes: Lanes[Held] = Lanes()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._settled = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+
+    def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
+        """Send these, the next of their partition in order."""
+        if partition.offsets is None:
+            partition.offsets = Offsets(records[0].offset)
+        remembered = self._memory.knows(partition.place)
+        for record in records:
+            partition.offsets.read(record.offset)
+            if remembered and self._memory.is_done(partition.place, record):
+                partition.offsets.done(record.offset)
+                self.suppressed += 1
+                continue
+            octets = weight(record.key, record.value, len(record.headers))
+            partition.octets += octets
+            self._lanes.put(Held(partition, record, self._ordering.lane(partition, record.key), octets))
+        self._wake()
+
+    async def let_go(self, partitions: Collection[Assigned], *, drain: float, settle: float) -> None:
+        """Begin nothing more of these; return when what is on its way has ended, or the time is over.
+
+        For ``drain`` seconds deliveries go on as ever. Then the fences close: what waits for its next try ends at
+        once, what is on the wire has ``settle`` more seconds to be accepted. A partition of which a delivery has
+        failed for longer than ``drain`` already is not waited for. What ends later is remembered, not committed.
+        """
+        for partition in partitions:
+            partition.revoked = True
+        self._lanes.drop(lambda held: held.partition.revoked)
+        hopeful = [partition for partition in partitions if partition.oldest(self._now()) < drain]
+        for partition in partitions:
+            if partition not in hopeful:
+                partition.fence.close()
+        await self._until_settled(hopeful, drain)
+        for partition in partitions:
+            partition.fence.close()
+        await self._until_settled(partitions, settle)
+        for partition in partitions:
+            partition.gone = True
+            for offset, timestamp in partition.offsets.ahead().items() if partition.offsets is not None else ():
+                self._memory.done(partition.place, offset, timestamp)
+
+    async def failure(self) -> None:
+        """Raise what a worker failed with, which is a bug; until then, wait."""
+        await asyncio.shield(self._failed)
+
+    async def aclose(self) -> None:
+        """End the workers; deliveries on the wire are the sink's to settle."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)  # their exceptions are in `_failed`
+        self._failed.cancel()
+
+    def _wake(self) -> None:
+        """Have as many workers at work as there are records that may start."""
+        wanted = self._lanes.ready
+        while wanted and self._idle:
+            idle = self._idle.pop()
+            if not idle.done():
+                idle.set_result(None)
+                wanted -= 1
+        for _ in range(min(wanted, self._most - len(self._workers))):
+            worker = asyncio.create_task(self._work(), name="send records")
+            self._workers.add(worker)
+            worker.add_done_callback(self._worker_ended)
+
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        error = None if worker.cancelled() else worker.exception()
+        if error is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            held = self._lanes.take()
+            if held is None:
+                idle = loop.create_future()
+                self._idle.append(idle)
+                await idle
+                continue
+            held.started = self._now()
+            held.partition.under_way.add(held)
+            done = await self._deliver(held)
+            self._end(held, done=done)
+
+    async def _deliver(self, held: Held) -> bool:
+        """Whether the record's fate is sealed: accepted, dead-lettered, or refused with a count."""
+        partition, record = held.partition, held.record
+        event = record_event(self._source, record, self.tally)
+        wait = _AGAIN_FIRST
+        while True:
+            try:
+                await self._sink.send(event, fence=partition.fence)
+            except DeliveryError as error:
+                if error.accounted:
+                    return True
+                if error.loss in _NOT_OURS_ANY_MORE:
+                    return False
+                # The sink refused it, and the dead-letter sink did not take it: here it stays until one of them does.
+                facts = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+                _log.error("record is neither delivered nor dead-lettered: sent again", extra={**facts, "after": wait})
+            else:
+                return True
+            await self._pause(partition, wait)
+            if partition.fence.closed:
+                return False
+            wait = min(2 * wait, _AGAIN_AT_MOST)
+
+    async def _pause(self, partition: Assigned, seconds: float) -> None:
+        """Wait; a fence that closes ends it."""
+        closed = asyncio.Event()
+        forget = partition.fence.on_close(closed.set)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await closed.wait()
+        finally:
+            forget()
+
+    def _end(self, held: Held, *, done: bool) -> None:
+        partition, record = held.partition, held.record
+        partition.under_way.discard(held)
+        partition.octets -= held.octets
+        if done and partition.gone:
+            self._memory.done(partition.place, record.offset, record.timestamp)
+        elif done and partition.offsets is not None:
+            partition.offsets.done(record.offset, record.timestamp)
+        self._lanes.done(held)
+        if partition.revoked and not partition.under_way:
+            self._settled.set()
+        self._on_done(partition)
+
+    async def _until_settled(self, partitions: Collection[Assigned], seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(partition.under_way for partition in partitions):
+                    self._settled.clear()
+                    await self._settled.wait()

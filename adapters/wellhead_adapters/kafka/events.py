@@ -1,0 +1,231 @@
+"""A record in, an event out, as Knative's Java data plane maps them. Pure; nothing in a record makes it raise.
+
+What no CloudEvent can hold is encoded or left out, and counted in a `Tally`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final, Protocol
+
+from wellhead.errors import DecodeError, InvalidEvent
+from wellhead.event import SPEC_ATTRIBUTES, CloudEvent, ExtensionValue, extension_problems, media_type, rfc3339
+from wellhead.http_binding import STRUCTURED, decode_structured
+
+from .keys import KeyType, key_value
+
+EVENT_TYPE: Final = "dev.knative.kafka.event"
+
+_CONTENT_TYPE: Final = "content-type"
+_NOT_IN_A_NAME: Final = re.compile("[^a-z0-9]")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Record(Protocol):
+    """What is read of aiokafka's ``ConsumerRecord``."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970; -1: none."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaSource:
+    """What the events of one KafkaSource have in common."""
+
+    namespace: str
+    name: str
+    key_type: KeyType = KeyType.STRING
+
+    def source(self, topic: str) -> str:
+        """The attribute ``source`` of a record that is no CloudEvent."""
+        return f"/apis/v1/namespaces/{self.namespace}/kafkasources/{self.name}#{topic}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What records held that no event can hold as it was."""
+
+    encoded: int = 0
+    """Keys and header values that are no text, sent in base64."""
+    dropped: int = 0
+    """Headers whose name another one took, content types that are none, times beyond the year 9999."""
+    wrapped: int = 0
+    """Records that said they were a CloudEvent and broke its rules: sent whole, as data."""
+
+
+def record_event(source: KafkaSource, record: Record, tally: Tally) -> CloudEvent:
+    """The event of ``record``: the CloudEvent it holds, else one around it. The same each time it is read."""
+    if record.headers:
+        event = _cloud_event(record, tally)
+        if event is not None:
+            return event
+    return _around(source, record, tally)
+
+
+def _cloud_event(record: Record, tally: Tally) -> CloudEvent | None:
+    """The CloudEvent that the record holds; None where it holds none, or a broken one."""
+    headers = dict(record.headers)  # of several by one name the last counts
+    kind = media_type(_text(_content_type(record)))
+    try:
+        if kind == STRUCTURED:
+            event = decode_structured(record.value or b"")
+            return replace(event, extensions={**event.extensions, **_place(record)})
+        if headers.get("ce_specversion") is not None:
+            return _binary(headers, record, tally)
+    except (DecodeError, InvalidEvent):
+        tally.wrapped += 1
+    return None
+
+
+def _binary(headers: Mapping[str, bytes | None], record: Record, tally: Tally) -> CloudEvent:
+    attributes: dict[str, str] = {}
+    extensions: dict[str, ExtensionValue] = {}
+    for header, value in headers.items():
+        name = header.removeprefix("ce_")
+        if name == header or value is None or name == "datacontenttype":
+            continue
+        if name in SPEC_ATTRIBUTES:
+            attributes[name] = value.decode("utf-8", "replace")
+        else:
+            extensions[name] = _extension(value, tally)
+    # `id`, `source` and `type` that are not there are refused like empty ones.
+    return CloudEvent(
+        **{"id": "", "source": "", "type": "", **attributes},  # type: ignore[arg-type]  # none of them is `extensions` or `data`
+        datacontenttype=_text(_content_type(record)),
+        extensions={**extensions, **_place(record)},
+        data=record.value,
+    )
+
+
+def _around(source: KafkaSource, record: Record, tally: Tally) -> CloudEvent:
+    """An event around a record that is none."""
+    partition, offset = record.partition, record.offset
+    extensions: dict[str, ExtensionValue] = {}
+    if record.key:
+        extensions["key"] = extensions["partitionkey"] = _key(source.key_type, record.key, tally)
+    content_type = None
+    if record.headers:
+        content_type = _media_type(_content_type(record), tally)
+        for name, value in record.headers:
+            if name.lower() != _CONTENT_TYPE and value is not None:
+                extension = header_extension(name)
+                tally.dropped += extension in extensions
+                extensions[extension] = _extension(value, tally)
+    extensions.update(_place(record))
+    return CloudEvent(
+        id=f"partition:{partition}/offset:{offset}",
+        source=source.source(record.topic),
+        type=EVENT_TYPE,
+        subject=f"partition:{partition}#{offset}",
+        time=_time(record.timestamp, tally),
+        datacontenttype=content_type,
+        extensions=extensions,
+        data=record.value,
+    )
+
+
+@lru_cache(maxsize=1024)
+def header_extension(header: str) -> str:
+    """The extension that carries a record's header of this name."""
+    return "kafkaheader" + _NOT_IN_A_NAME.sub("", header.lower())
+
+
+def _place(record: Record) -> dict[str, ExtensionValue]:
+    offset = record.offset
+    # A CloudEvents integer has 32 bits; on the wire of binary mode the text is the same.
+    return {
+        "knativekafkapartition": record.partition,
+        "knativekafkaoffset": offset if offset < 2**31 else str(offset),
+    }
+
+
+def _key(kind: KeyType, key: bytes, tally: Tally) -> str | int:
+    try:
+        value = key_value(kind, key)
+    except UnicodeDecodeError:
+        return _encoded(key, tally)
+    return _encoded(key, tally) if isinstance(value, str) and not _can_be_held(value) else value
+
+
+def _extension(octets: bytes, tally: Tally) -> str:
+    try:
+        value = octets.decode()
+    except UnicodeDecodeError:
+        return _encoded(octets, tally)
+    return value if _can_be_held(value) else _encoded(octets, tally)
+
+
+def _can_be_held(value: str) -> bool:
+    """Whether it is text that an attribute can hold: no control characters (CloudEvents 1.0.2, 3.1 "String")."""
+    return (value.isascii() and value.isprintable()) or not any(extension_problems("value", value))
+
+
+def _encoded(octets: bytes, tally: Tally) -> str:
+    """Octets that are no text, as the key type byte-array is sent."""
+    tally.encoded += 1
+    return base64.b64encode(octets).decode()
+
+
+def _content_type(record: Record) -> bytes | None:
+    found = None
+    for name, value in record.headers:
+        if name.lower() == _CONTENT_TYPE and value is not None:
+            found = value
+    return found
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("utf-8", "replace") if value else None
+
+
+@lru_cache(maxsize=256)
+def _is_media_type(value: str) -> bool:
+    try:
+        CloudEvent(id="-", source="-", type="-", datacontenttype=value)
+    except InvalidEvent:
+        return False
+    return True
+
+
+def _media_type(value: bytes | None, tally: Tally) -> str | None:
+    said = _text(value)
+    if said is None or _is_media_type(said.lower()):
+        return said.lower() if said is not None else None
+    tally.dropped += 1
+    return None
+
+
+def _time(milliseconds: int, tally: Tally) -> str | None:
+    seconds, rest = divmod(milliseconds, 1000)
+    whole = _second(seconds)
+    if whole is None:
+        tally.dropped += 1
+        return None
+    return f"{whole}.{rest:03}".rstrip("0") + "Z" if rest else whole + "Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str | None:
+    try:
+        return rfc3339(_EPOCH + timedelta(seconds=seconds)).removesuffix("Z")
+    except OverflowError:
+        return None

@@ -1,0 +1,52 @@
+"""Which offset of a partition may be committed: that of the first record whose fate is not sealed. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Offsets:
+    """One partition's records in flight, from being read to being done; a new one at each assignment.
+
+    Offsets need not follow each other: compaction and transactions leave gaps, which cost nothing here. A record costs
+    the same whatever else is in flight.
+    """
+
+    __slots__ = ("_ahead", "_in_order", "_position")
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+        self._in_order: deque[int] = deque()
+        self._ahead: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        """How many records were read and are not done, or are done behind one that is not."""
+        return len(self._in_order)
+
+    @property
+    def committable(self) -> int:
+        """The offset to commit: everything before it is done. Where nothing is in flight: the reader's position."""
+        return self._in_order[0] if self._in_order else self._position
+
+    def read(self, offset: int) -> None:
+        """Note a record that was read. They are read in the order of their offsets."""
+        self._in_order.append(offset)
+        self._position = offset + 1
+
+    def passed(self, position: int) -> None:
+        """Note that the reader stands at ``position``: what lies before it and was not read is no record."""
+        self._position = max(self._position, position)
+
+    def done(self, offset: int, timestamp: int = -1) -> None:
+        """Note that the fate of a record is sealed; ``timestamp`` is the record's."""
+        in_order, ahead = self._in_order, self._ahead
+        if in_order[0] != offset:
+            ahead[offset] = timestamp
+            return
+        in_order.popleft()
+        while ahead and in_order[0] in ahead:
+            del ahead[in_order.popleft()]
+
+    def ahead(self) -> dict[int, int]:
+        """Records that are done behind one that is not: their offsets and timestamps. Whoever is next reads them again."""
+        return dict(self._ahead)
