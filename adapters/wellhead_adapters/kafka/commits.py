@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 TIMEOUT: Final = 10.0
 """Seconds for a commit: aiokafka would try for ever."""
 _POSITION_TIMEOUT: Final = 1.0
-_ANEW: Final = 24 * 3600.0
+ANEW: Final = 24 * 3600.0
 """Brokers forget the offsets of a group that commits nothing (``offsets.retention.minutes``, 7 days by default)."""
 
 
@@ -83,6 +83,6 @@ class Commits:
 
 def _due(partition: Assigned, now: float) -> int | None:
     due = partition.commit_due()
-    if due is None and partition.committed is not None and now - partition.committed_at >= _ANEW:
+    if due is None and partition.committed is not None and now - partition.committed_at >= ANEW:
         return partition.committed
     return due

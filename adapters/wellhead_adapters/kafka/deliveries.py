@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from wellhead.adapter import Sink
 
-    from .memory import Memory
+    from .memory import Memory, Place
 
 _log = logging.getLogger(__name__)
 _AGAIN_FIRST: Final = 1.0
@@ -53,6 +53,8 @@ class Deliveries:
         self._lanes: Lanes[Held] = Lanes()
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
+        self._late: dict[tuple[Place, int], asyncio.Future[None]] = {}
+        """Records of partitions that are gone which are on the wire still; each is told when that has ended."""
         self._settled = asyncio.Event()
         self._now = asyncio.get_running_loop().time
 
@@ -77,7 +79,8 @@ class Deliveries:
 
         For ``drain`` seconds deliveries go on as ever. Then the fences close: what waits for its next try ends at
         once, what is on the wire has ``settle`` more seconds to be accepted. A partition of which a delivery has
-        failed for longer than ``drain`` already is not waited for. What ends later is remembered, not committed.
+        failed for longer than ``drain`` already is not waited for. What ends later is remembered, not committed: should
+        its partition come back, the record waits for that end, and is not sent again where it was accepted.
         """
         for partition in partitions:
             partition.revoked = True
@@ -92,6 +95,8 @@ class Deliveries:
         await self._until_settled(partitions, settle)
         for partition in partitions:
             partition.gone = True
+            for held in partition.under_way:
+                self._late[partition.place, held.record.offset] = asyncio.get_running_loop().create_future()
             for offset, timestamp in partition.offsets.ahead().items() if partition.offsets is not None else ():
                 self._memory.done(partition.place, offset, timestamp)
 
@@ -142,6 +147,8 @@ class Deliveries:
     async def _deliver(self, held: Held) -> bool:
         """Whether the record's fate is sealed: accepted, dead-lettered, or refused with a count."""
         partition, record = held.partition, held.record
+        if self._late and await self._late_done(held):
+            return True
         event = record_event(self._source, record, self.tally)
         wait = _AGAIN_FIRST
         while True:
@@ -162,6 +169,20 @@ class Deliveries:
                 return False
             wait = min(2 * wait, _AGAIN_AT_MOST)
 
+    async def _late_done(self, held: Held) -> bool:
+        """Wait for the same record's delivery from before a rebalance, if that is on the wire; whether it was accepted."""
+        late = self._late.get((held.partition.place, held.record.offset))
+        if late is None:
+            return False
+        over = asyncio.Event()
+        late.add_done_callback(lambda _: over.set())
+        forget = held.partition.fence.on_close(over.set)
+        await over.wait()
+        forget()
+        done = self._memory.is_done(held.partition.place, held.record)
+        self.suppressed += done
+        return done
+
     async def _pause(self, partition: Assigned, seconds: float) -> None:
         """Wait; a fence that closes ends it."""
         closed = asyncio.Event()
@@ -177,8 +198,12 @@ class Deliveries:
         partition, record = held.partition, held.record
         partition.under_way.discard(held)
         partition.octets -= held.octets
-        if done and partition.gone:
-            self._memory.done(partition.place, record.offset, record.timestamp)
+        if partition.gone:
+            if done:
+                self._memory.done(partition.place, record.offset, record.timestamp)
+            late = self._late.pop((partition.place, record.offset), None)
+            if late is not None:
+                late.set_result(None)
         elif done and partition.offsets is not None:
             partition.offsets.done(record.offset, record.timestamp)
         self._lanes.done(held)

@@ -6,6 +6,7 @@ What no CloudEvent can hold is encoded or left out, and counted in a `Tally`.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Protocol
 
-from wellhead.errors import DecodeError, InvalidEvent
+from wellhead.errors import DecodeError, InvalidEvent, MalformedEvent
 from wellhead.event import SPEC_ATTRIBUTES, CloudEvent, ExtensionValue, extension_problems, media_type, rfc3339
 from wellhead.http_binding import STRUCTURED, decode_structured
 
@@ -23,6 +24,7 @@ EVENT_TYPE: Final = "dev.knative.kafka.event"
 
 _CONTENT_TYPE: Final = "content-type"
 _NOT_IN_A_NAME: Final = re.compile("[^a-z0-9]")
+_JSON: Final = json.JSONDecoder()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -67,7 +69,7 @@ class Tally:
     encoded: int = 0
     """Keys and header values that are no text, sent in base64."""
     dropped: int = 0
-    """Headers whose name another one took, content types that are none, times beyond the year 9999."""
+    """Headers whose name another one took, content types and schemas that are none, times beyond the year 9999."""
     wrapped: int = 0
     """Records that said they were a CloudEvent and broke its rules: sent whole, as data."""
 
@@ -87,13 +89,45 @@ def _cloud_event(record: Record, tally: Tally) -> CloudEvent | None:
     kind = media_type(_text(_content_type(record)))
     try:
         if kind == STRUCTURED:
-            event = decode_structured(record.value or b"")
+            event = _structured(record.value or b"", tally)
             return replace(event, extensions={**event.extensions, **_place(record)})
         if headers.get("ce_specversion") is not None:
             return _binary(headers, record, tally)
     except (DecodeError, InvalidEvent):
         tally.wrapped += 1
     return None
+
+
+def _structured(document: bytes, tally: Tally) -> CloudEvent:
+    try:
+        return decode_structured(document)
+    except MalformedEvent as error:
+        if [problem.where for problem in error.problems] != ["dataschema"]:
+            raise
+    tally.dropped += 1
+    return decode_structured(without_member(document.decode(), "dataschema").encode())
+
+
+def without_member(document: str, unwanted: str) -> str:
+    """A JSON object without its member ``unwanted``, the others letter by letter as they were."""
+    members = []
+    at = _skip(document, document.index("{") + 1)
+    while document[at] != "}":
+        begin = at
+        name, at = _JSON.raw_decode(document, at)
+        _, at = _JSON.raw_decode(document, _skip(document, document.index(":", at) + 1))
+        if name != unwanted:
+            members.append(document[begin:at])
+        at = _skip(document, at)
+        if document[at] == ",":
+            at = _skip(document, at + 1)
+    return "{" + ",".join(members) + "}"
+
+
+def _skip(document: str, at: int) -> int:
+    while document[at] in " \t\n\r":
+        at += 1
+    return at
 
 
 def _binary(headers: Mapping[str, bytes | None], record: Record, tally: Tally) -> CloudEvent:
@@ -107,6 +141,10 @@ def _binary(headers: Mapping[str, bytes | None], record: Record, tally: Tally) -
             attributes[name] = value.decode("utf-8", "replace")
         else:
             extensions[name] = _extension(value, tally)
+    # CloudEvents wants an absolute URI, Java takes any reference; for that the whole event is not given up.
+    if "dataschema" in attributes and not _can_be("dataschema", attributes["dataschema"]):
+        del attributes["dataschema"]
+        tally.dropped += 1
     # `id`, `source` and `type` that are not there are refused like empty ones.
     return CloudEvent(
         **{"id": "", "source": "", "type": "", **attributes},  # type: ignore[arg-type]  # none of them is `extensions` or `data`
@@ -198,9 +236,10 @@ def _text(value: bytes | None) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _is_media_type(value: str) -> bool:
+def _can_be(attribute: str, value: str) -> bool:
+    """Whether an event may have this attribute."""
     try:
-        CloudEvent(id="-", source="-", type="-", datacontenttype=value)
+        CloudEvent(**{"id": "-", "source": "-", "type": "-", attribute: value})  # type: ignore[arg-type]  # of text only
     except InvalidEvent:
         return False
     return True
@@ -208,7 +247,7 @@ def _is_media_type(value: str) -> bool:
 
 def _media_type(value: bytes | None, tally: Tally) -> str | None:
     said = _text(value)
-    if said is None or _is_media_type(said.lower()):
+    if said is None or _can_be("datacontenttype", said.lower()):
         return said.lower() if said is not None else None
     tally.dropped += 1
     return None

@@ -52,10 +52,15 @@ def java_float(octets: bytes) -> str:
 
 
 def _shortest(number: float, *, single: bool) -> tuple[str, int]:
-    """The fewest digits that read back as the same number, and the power of ten of the first of them."""
-    text = repr(number)
+    """The fewest digits that read back as the same number, and the power of ten of the first of them.
+
+    Where one digit would do, Java looks for the nearest of two: the least double is 4.9E-324, not 5.0E-324.
+    """
+    text = f"{number:.1e}"
     if single:
-        text = next(short for precision in range(9) if _reads_back(short := f"{number:.{precision}e}", number))
+        text = next(short for precision in range(1, 9) if _reads_back(short := f"{number:.{precision}e}", number))
+    elif float(text) != number:
+        text = repr(number)
     parts = Decimal(text).normalize().as_tuple()
     digits = "".join(map(str, parts.digits))
     return digits, len(digits) - 1 + int(parts.exponent)

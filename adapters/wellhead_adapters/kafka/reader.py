@@ -161,7 +161,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         await self._begin()
         _log.info("partitions are assigned", extra={"partitions": len(assigned)})
         self._joined = True
-        self._watchdog.progress(asyncio.get_running_loop().time())
+        self._watchdog.began(asyncio.get_running_loop().time())
         self._ready_if_begun()
 
     async def _let_go(self) -> None:

@@ -1,0 +1,642 @@
+"""The Kafka adapter over a Kafka in memory: what is committed when, what rebalances do, what a dead sink does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Self
+
+import pytest
+from aiokafka.errors import CommitFailedError, KafkaError, TopicAuthorizationFailedError
+from aiokafka.structs import TopicPartition
+from tests.kafka_fake import T0, FakeConsumer, FakeKafka
+
+from wellhead.binding import SinkBinding
+from wellhead.delivery import Policy
+from wellhead.host import Host
+from wellhead.http_binding import decode
+from wellhead.testing import Answer, FakeTransport, Hang, LoopClock
+from wellhead_adapters.kafka import commits
+from wellhead_adapters.kafka.adapter import Kafka
+from wellhead_adapters.kafka.config import Isolation, KafkaConfig, MissingTopic, OutOfRange
+from wellhead_adapters.kafka.lanes import Ordering
+from wellhead_adapters.kafka.reader import RecordsGone, Stuck, TopicMissing
+from wellhead_adapters.kafka.starting import Edge, InitialOffset, initial_offset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wellhead.transport import Post
+
+pytestmark = pytest.mark.looptime
+
+GROUP: Final = "g"
+CONFIG: Final = KafkaConfig(
+    bootstrap_servers=("kafka:9092",), topics=("t",), consumer_group=GROUP, initial_offset=Edge.EARLIEST, name="ks", namespace="ns"
+)
+PATIENT: Final = Policy(backoff_delay=timedelta(milliseconds=100), jitter=0)
+SECOND: Final = timedelta(seconds=1)
+
+
+class Replica:
+    """One process of ours while it is entered: the adapter with a real sink over a transport in memory."""
+
+    def __init__(
+        self, kafka: FakeKafka, config: KafkaConfig = CONFIG, *, transport: FakeTransport | None = None, policy: Policy = PATIENT,
+        dead_letter: str | None = None, grace: float = 20.0,
+    ) -> None:  # fmt: skip
+        self.kafka = kafka
+        self.transport = transport or FakeTransport()
+        self.host = Host(self.transport, LoopClock())
+        to = SinkBinding(sink=dead_letter) if dead_letter is not None else None
+        self.sink = self.host.open_sink("ks", SinkBinding(sink="http://sink/"), policy=policy, dead_letter=to)
+        self.adapter = Kafka(config, open_consumer=kafka.open)
+        self._grace = grace
+
+    async def __aenter__(self) -> Self:
+        self.host.start("ks", self.adapter, self.sink)
+        await asyncio.sleep(0.01)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        if not self.host.stopping:
+            await self.host.drain(self._grace)
+
+    @property
+    def consumer(self) -> FakeConsumer:
+        return self.kafka.consumers[-1]
+
+    def metric(self, name: str) -> list[float]:
+        (found,) = (metric for metric in self.adapter.metrics() if metric.name == f"wellhead_kafka_{name}")
+        return [value for _, _, value in found.samples]
+
+
+@pytest.fixture
+def kafka() -> FakeKafka:
+    made = FakeKafka()
+    made.create("t")
+    return made
+
+
+def values(transport: FakeTransport) -> list[bytes | None]:
+    return [event.data for event in transport.events]
+
+
+def numbers(begin: int, end: int) -> list[bytes]:
+    return [str(number).encode() for number in range(begin, end)]
+
+
+def committed(kafka: FakeKafka, partition: int = 0, topic: str = "t") -> int | None:
+    found = kafka.committed.get((GROUP, TopicPartition(topic, partition)))
+    return found.offset if found is not None else None
+
+
+# --- reading and committing ---
+
+
+async def test_records_become_events_and_their_offsets_are_committed_within_a_second(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 5), key=b"k")
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        events = await it.transport.accepted(5)
+        assert [event.id for event in events] == [f"partition:0/offset:{offset}" for offset in range(5)]
+        assert {(event.source, event.extensions["key"]) for event in events} == {
+            ("/apis/v1/namespaces/ns/kafkasources/ks#t", "k")
+        }
+        await asyncio.sleep(1.1)
+        assert committed(kafka) == 5
+        assert (it.metric("lag"), it.metric("committed_lag")) == ([0], [0])
+
+
+async def test_so_many_records_are_committed_at_once(kafka: FakeKafka) -> None:
+    config = replace(CONFIG, commit_interval=timedelta(days=1), commit_records=3)
+    async with Replica(kafka, config) as it:
+        kafka.produce("t", *numbers(0, 2))
+        await asyncio.sleep(60)
+        assert committed(kafka) == 0
+        kafka.produce("t", b"2")
+        await it.transport.accepted(3)
+        await asyncio.sleep(0.1)
+        assert committed(kafka) == 3
+
+
+async def test_nothing_is_committed_past_a_record_that_is_not_done(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 10))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) == b"3" else Answer())
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED), transport=transport):
+        await transport.accepted(9)
+        await asyncio.sleep(5)
+        assert committed(kafka) == 3
+        transport.always(Answer())
+        await asyncio.sleep(40)
+        assert committed(kafka) == 10
+
+
+async def test_a_refused_record_is_counted_and_passed(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 3))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(400) if body(post) == b"1" else Answer())
+    async with Replica(kafka, transport=transport) as it:
+        await transport.accepted(2)
+        await asyncio.sleep(1.1)
+        assert (committed(kafka), it.sink.counters.refused) == (3, 1)
+
+
+async def test_a_record_that_the_dead_letter_sink_refused_too_is_sent_again_until_one_of_them_takes_it(
+    kafka: FakeKafka,
+) -> None:
+    kafka.produce("t", *numbers(0, 2))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(400) if body(post) == b"0" or "dead" in post.url else Answer())
+    async with Replica(kafka, transport=transport, dead_letter="http://dead/"):
+        await asyncio.sleep(20)
+        assert (committed(kafka), values(transport)) == (0, [])
+        transport.always(lambda post: Answer(400) if body(post) == b"0" and "dead" not in post.url else Answer())
+        await asyncio.sleep(60)
+        assert (committed(kafka), values(transport)) == (2, [b"0", b"1"])
+
+
+async def test_the_marks_of_transactions_leave_no_lag(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 3), gap=10)
+    kafka.mark("t")
+    async with Replica(kafka) as it:
+        await it.transport.accepted(3)
+        await asyncio.sleep(1.1)
+        assert (committed(kafka), it.metric("committed_lag")) == (34, [0])
+
+
+async def test_a_group_that_stands_still_commits_now_and_then_so_that_brokers_do_not_forget_it(
+    kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert commits.ANEW == 24 * 3600
+    monkeypatch.setattr(commits, "ANEW", 60)  # a day of polls takes a minute, even with a clock that jumps
+    kafka.produce("t", b"0")
+    async with Replica(kafka):
+        await asyncio.sleep(10)
+        before = kafka.commits
+        await asyncio.sleep(45)
+        assert kafka.commits == before
+        await asyncio.sleep(80)
+        assert kafka.commits == before + 2
+
+
+async def test_a_commit_that_fails_is_told_once_and_due_again(kafka: FakeKafka, caplog: pytest.LogCaptureFixture) -> None:
+    async with Replica(kafka) as it:
+        kafka.commit_error = KafkaError("the coordinator is away")
+        kafka.produce("t", b"0")
+        await it.transport.accepted(1)
+        await asyncio.sleep(10)
+        assert committed(kafka) == 0
+        kafka.commit_error = None
+        await asyncio.sleep(1.1)
+        assert committed(kafka) == 1
+    assert [record.message for record in caplog.records].count("offsets cannot be committed; tried again") == 1
+
+
+# --- order ---
+
+
+def body(post: Post) -> bytes | None:
+    (event,) = decode(post.headers, post.body)
+    return event.data
+
+
+@pytest.mark.parametrize(
+    ("ordering", "at_once"), [(Ordering.PARTITION, 2), (Ordering.KEY, 6), (Ordering.UNORDERED, 40)]
+)
+async def test_an_ordering_says_how_many_go_at_once(kafka: FakeKafka, ordering: Ordering, at_once: int) -> None:
+    kafka.create("t", 2)
+    for number in range(20):
+        for partition in (0, 1):
+            kafka.produce("t", b"%d" % number, partition=partition, key=b"k%d" % (number % 3))
+    transport = FakeTransport(latency=lambda: 1.0)
+    async with Replica(kafka, replace(CONFIG, ordering=ordering), transport=transport):
+        events = await transport.accepted(40)
+    assert transport.most_on_wire == at_once
+    for partition in (0, 1):
+        for key in ("k0", "k1", "k2"):
+            own = [int(event.data or b"") for event in events if lane(event.extensions) == (partition, key)]
+            assert own == sorted(own)
+
+
+def lane(extensions: object) -> tuple[object, object]:
+    assert hasattr(extensions, "__getitem__")
+    return extensions["knativekafkapartition"], extensions["key"]
+
+
+async def test_records_without_a_key_wait_for_no_other(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 20))
+    transport = FakeTransport(latency=lambda: 1.0)
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.KEY), transport=transport):
+        await transport.accepted(20)
+    assert transport.most_on_wire == 20
+
+
+async def test_no_more_go_at_once_than_may(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 50))
+    transport = FakeTransport(latency=lambda: 1.0)
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED, max_in_flight=7), transport=transport):
+        await transport.accepted(50)
+    assert transport.most_on_wire == 7
+
+
+# --- rebalances ---
+
+
+async def test_a_partition_that_is_taken_away_is_drained_committed_and_taken_over_without_a_duplicate(kafka: FakeKafka) -> None:
+    kafka.create("t", 2)
+    for partition in (0, 1):
+        kafka.produce("t", *numbers(0, 30), partition=partition)
+    transport = FakeTransport(latency=lambda: 0.5)
+    async with Replica(kafka, transport=transport):
+        await asyncio.sleep(3.2)
+        async with Replica(kafka, transport=transport):
+            await transport.accepted(60)
+            await asyncio.sleep(1.5)
+    assert len(transport.posts) == 60
+    assert [committed(kafka, 0), committed(kafka, 1)] == [30, 30]
+    for partition in (0, 1):
+        own = [event.data for event in transport.events if event.extensions["knativekafkapartition"] == str(partition)]
+        assert own == numbers(0, 30)
+
+
+async def test_with_a_dead_sink_a_partition_is_let_go_in_time_and_not_tried_again(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 3))
+    transport = FakeTransport()
+    transport.always(Answer(503))
+    async with Replica(kafka, transport=transport) as it:
+        await asyncio.sleep(2)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        it.consumer.member = False
+        await it.consumer.revoke()
+        assert loop.time() - started <= 2 * CONFIG.drain.total_seconds()
+        before = len(transport.posts)
+        await asyncio.sleep(100)
+        assert (len(transport.posts), committed(kafka)) == (before, 0)
+
+
+async def test_what_has_failed_for_long_is_not_waited_for(kafka: FakeKafka) -> None:
+    kafka.produce("t", b"0")
+    transport = FakeTransport()
+    transport.always(Answer(503))
+    async with Replica(kafka, transport=transport) as it:
+        await asyncio.sleep(60)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await it.consumer.revoke()
+        assert loop.time() == started
+        it.consumer.settled.clear()
+
+
+async def test_what_is_accepted_too_late_to_be_committed_is_not_sent_twice_by_the_same_process(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 3))
+    answer = asyncio.Event()
+    transport = FakeTransport()
+    transport.then(Answer(until=answer))
+    async with Replica(kafka, transport=transport) as it:
+        await transport.came(1)
+        await kafka.rebalance(GROUP)
+        assert committed(kafka) == 0
+        answer.set()
+        await transport.accepted(3)
+        await asyncio.sleep(2)
+        assert (values(transport), committed(kafka)) == ([b"0", b"1", b"2"], 3)
+
+
+async def test_what_was_done_behind_one_that_was_not_is_not_sent_twice_by_the_same_process(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 5))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) == b"0" else Answer())
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED), transport=transport) as it:
+        await transport.accepted(4)
+        await kafka.rebalance(GROUP)
+        transport.always(Answer())
+        await transport.accepted(5)
+        await asyncio.sleep(1.1)
+        assert (sorted(filter(None, values(transport))), committed(kafka)) == (numbers(0, 5), 5)
+        assert it.metric("duplicates_suppressed_total") == [4]
+
+
+async def test_a_partition_that_was_lost_is_not_committed(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 3))
+    transport = FakeTransport(latency=lambda: 1.0)
+    async with Replica(kafka, transport=transport) as it:
+        await asyncio.sleep(1.5)
+        kafka.commit_error = CommitFailedError("another has it")
+        await it.stop()
+    assert committed(kafka) in (0, 1)
+    assert it.host.failure is None
+
+
+async def test_members_come_and_go_and_nothing_is_lost_or_out_of_order(kafka: FakeKafka) -> None:
+    kafka.create("t", 4)
+    for number in range(100):
+        for partition in range(4):
+            kafka.produce("t", b"%d" % number, partition=partition, key=b"%d" % (number % 7))
+    transport = FakeTransport(latency=lambda: 0.1)
+    turn = iter(range(10**6))
+    transport.always(lambda _: Answer(503 if next(turn) % 5 == 0 else 202))
+    config = replace(CONFIG, ordering=Ordering.KEY)
+    async with Replica(kafka, config, transport=transport):
+        for _ in range(4):
+            await asyncio.sleep(0.7)
+            async with Replica(kafka, config, transport=transport):
+                await asyncio.sleep(0.9)
+        await asyncio.sleep(30)
+    assert [committed(kafka, partition) for partition in range(4)] == [100] * 4
+    first: dict[tuple[object, object], list[int]] = {}
+    for event in transport.events:
+        seen = first.setdefault(lane(event.extensions), [])
+        if int(event.data or b"") not in seen:
+            seen.append(int(event.data or b""))
+    assert sum(map(len, first.values())) == 400
+    assert all(own == sorted(own) for own in first.values())
+
+
+# --- a sink that is down ---
+
+
+async def test_while_the_sink_is_down_memory_is_bounded_and_polling_goes_on(kafka: FakeKafka) -> None:
+    config = replace(CONFIG, buffer=1 << 16, ordering=Ordering.KEY)
+    kafka.produce("t", *numbers(0, 5000))
+    transport = FakeTransport()
+    transport.always(Answer(503))
+    async with Replica(kafka, config, transport=transport) as it:
+        await asyncio.sleep(60)
+        assert it.metric("paused") == [1]
+        (held,) = it.metric("held_bytes")
+        assert held < config.buffer + 500 * 1000, "the budget, and what one fetch brings beyond it"
+        polls = it.consumer.polls
+        await asyncio.sleep(100)
+        assert it.consumer.polls > polls + 100
+        assert (it.metric("held_bytes"), committed(kafka)) == ([held], 0)
+        transport.always(Answer())
+        await transport.accepted(5000)
+        await asyncio.sleep(2)
+        assert (it.metric("paused"), it.metric("held_bytes"), committed(kafka)) == ([0], [0], 5000)
+        assert len(kafka.consumers) == 1, "a sink that is down is no reason for a new consumer"
+
+
+async def test_one_partition_that_is_stuck_does_not_stop_the_others(kafka: FakeKafka) -> None:
+    kafka.create("t", 2)
+    kafka.produce("t", *[b"bad"] * 1000, partition=0)
+    kafka.produce("t", *[b"good"] * 1000, partition=1)
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) == b"bad" else Answer())
+    async with Replica(kafka, replace(CONFIG, buffer=1 << 17), transport=transport) as it:
+        await transport.accepted(1000)
+        await asyncio.sleep(1.1)
+        assert (committed(kafka, 0), committed(kafka, 1)) == (0, 1000)
+        assert sorted(it.metric("paused")) == [0, 1]
+
+
+# --- where to begin ---
+
+
+@pytest.mark.parametrize(
+    ("initial", "came"),
+    [
+        (Edge.EARLIEST, numbers(0, 10)),
+        (Edge.LATEST, []),
+        (initial_offset("2023-11-14T22:13:20.006Z"), numbers(6, 10)),
+        (initial_offset("2030-01-01T00:00:00Z"), []),
+    ],
+)
+async def test_a_new_group_begins_where_it_is_told_and_commits_that(
+    kafka: FakeKafka, initial: InitialOffset, came: list[bytes]
+) -> None:
+    assert T0 == 1_700_000_000_000
+    kafka.produce("t", *numbers(0, 10))
+    async with Replica(kafka, replace(CONFIG, initial_offset=initial)) as it:
+        await it.host.ready("ks")
+        assert committed(kafka) == 10 - len(came), "what comes from now on is found after a crash too"
+        kafka.produce("t", b"new")
+        assert values_of(await it.transport.accepted(len(came) + 1)) == [*came, b"new"]
+
+
+def values_of(events: list[object]) -> list[object]:
+    return [getattr(event, "data", None) for event in events]
+
+
+async def test_a_group_goes_on_where_it_was(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 5))
+    async with Replica(kafka) as it:
+        await it.transport.accepted(5)
+    kafka.produce("t", b"5")
+    async with Replica(kafka) as it:
+        await it.transport.accepted(1)
+        await asyncio.sleep(5)
+        assert values(it.transport) == [b"5"]
+
+
+async def test_partitions_and_topics_that_come_later_are_read_from_their_first_record(kafka: FakeKafka) -> None:
+    config = replace(CONFIG, topics=(), topics_pattern="t.*", initial_offset=Edge.LATEST)
+    kafka.produce("t", b"old")
+    async with Replica(kafka, config) as it:
+        await it.host.ready("ks")
+        kafka.create("t", 2)
+        kafka.produce("t", b"partition", partition=1)
+        kafka.create("topic2")
+        kafka.produce("topic2", b"topic")
+        await kafka.rebalance(GROUP)
+        events = await it.transport.accepted(2)
+        assert sorted(event.data or b"" for event in events) == [b"partition", b"topic"]
+    kafka.create("t", 3)
+    kafka.produce("t", b"while nobody ran", partition=2)
+    async with Replica(kafka, config) as it:
+        assert values_of(list(await it.transport.accepted(1))) == [b"while nobody ran"]
+
+
+async def test_a_topic_that_does_not_exist_is_waited_for_and_told_of(
+    kafka: FakeKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Replica(kafka, replace(CONFIG, topics=("t", "later"))) as it:
+        await it.host.ready("ks")
+        assert "topic does not exist, or may not be described: waiting for it" in caplog.messages
+        kafka.create("later")
+        kafka.produce("later", b"0")
+        await kafka.rebalance(GROUP)
+        await it.transport.accepted(1)
+
+
+async def test_or_ends_the_program_where_that_is_asked_for(kafka: FakeKafka) -> None:
+    async with Replica(kafka, replace(CONFIG, topics=("nowhere",), missing_topic=MissingTopic.FAIL)) as it:
+        await it.host.wait()
+        assert isinstance(it.host.failure, TopicMissing)
+        assert "nowhere" in str(it.host.failure)
+
+
+async def test_records_that_are_gone_are_told_of_and_the_first_that_is_there_is_next(
+    kafka: FakeKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Replica(kafka):
+        kafka.produce("t", b"0")
+        await asyncio.sleep(2)
+    kafka.produce("t", *numbers(1, 10))
+    kafka.forget_before("t", 5)
+    async with Replica(kafka) as it:
+        assert values_of(list(await it.transport.accepted(5))) == numbers(5, 10)
+        await asyncio.sleep(1.1)
+        assert (committed(kafka), it.metric("records_gone_total")) == (10, [1])
+    assert "records are gone before they were read" in caplog.messages
+
+
+async def test_a_topic_made_anew_is_read_from_its_beginning(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 10))
+    async with Replica(kafka) as it:
+        await it.transport.accepted(10)
+    kafka.logs.clear()
+    kafka.create("t")
+    kafka.produce("t", b"anew")
+    async with Replica(kafka) as it:
+        assert values_of(list(await it.transport.accepted(1))) == [b"anew"]
+        await asyncio.sleep(1.1)
+        assert committed(kafka) == 1
+
+
+async def test_or_records_that_are_gone_end_the_program(kafka: FakeKafka) -> None:
+    async with Replica(kafka):
+        await asyncio.sleep(1)
+    kafka.produce("t", *numbers(0, 10))
+    kafka.forget_before("t", 5)
+    async with Replica(kafka, replace(CONFIG, out_of_range=OutOfRange.NONE)) as it:
+        await it.host.wait()
+        assert isinstance(it.host.failure, RecordsGone)
+
+
+# --- trouble with Kafka ---
+
+
+async def test_kafka_that_is_away_at_the_start_is_waited_for_and_why_is_told_once(
+    kafka: FakeKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka.away = "kafka:9092: nothing listens there"
+    async with Replica(kafka) as it:
+        await asyncio.sleep(300)
+        assert it.host.not_ready() == ("ks",)
+        kafka.away = ""
+        kafka.produce("t", b"0")
+        await it.transport.accepted(1)
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.__dict__["reason"] for record in told] == ["kafka:9092: nothing listens there"]
+
+
+async def test_a_consumer_that_hears_nothing_is_replaced_and_the_program_ends_where_that_does_not_help(
+    kafka: FakeKafka,
+) -> None:
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        kafka.deaf = True
+        kafka.produce("t", b"0")
+        await it.host.wait()
+        assert isinstance(it.host.failure, Stuck)
+        assert (len(kafka.consumers), all(one.stopped for one in kafka.consumers)) == (2, True)
+
+
+async def test_a_new_consumer_that_hears_goes_on(kafka: FakeKafka) -> None:
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        kafka.deaf = True
+        kafka.produce("t", b"0")
+        while len(kafka.consumers) < 2:
+            await asyncio.sleep(1)
+        kafka.deaf = False
+        await it.transport.accepted(1)
+        assert it.metric("new_consumers_total") == [1]
+
+
+async def test_brokers_that_go_away_for_long_end_nothing(kafka: FakeKafka) -> None:
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        kafka.deaf, kafka.away = True, "gone"
+        await asyncio.sleep(900)
+        kafka.deaf, kafka.away = False, ""
+        kafka.produce("t", b"0")
+        await it.transport.accepted(1)
+        assert it.host.failure is None
+
+
+async def test_a_missing_permission_is_told_once_and_waited_for(kafka: FakeKafka, caplog: pytest.LogCaptureFixture) -> None:
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        it.consumer.errors += [TopicAuthorizationFailedError("t")] * 5
+        kafka.produce("t", b"0")
+        await it.transport.accepted(1)
+        assert len(kafka.consumers) == 1
+    assert caplog.messages.count("Kafka does not let us read; tried again") == 1
+
+
+async def test_an_error_that_does_not_pass_asks_for_a_new_consumer(kafka: FakeKafka) -> None:
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        it.consumer.errors.append(KafkaError("Unexpected error during coordination"))
+        await asyncio.sleep(5)
+        kafka.produce("t", b"0")
+        await it.transport.accepted(1)
+        assert (len(kafka.consumers), it.metric("new_consumers_total")) == (2, [1])
+
+
+# --- stopping ---
+
+
+async def test_stopped_it_commits_what_is_on_its_way_and_leaves_the_group(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 100))
+    transport = FakeTransport(latency=lambda: 1.0)
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED, max_in_flight=10), transport=transport) as it:
+        await transport.came(10)
+        await it.stop()
+        assert (len(transport.events), committed(kafka)) == (10, 10)
+        assert (it.host.undelivered, it.sink.counters.balance, it.sink.counters.in_flight) == (0, 0, 0)
+    assert it.consumer.stopped
+
+
+async def test_stopped_with_a_dead_sink_it_ends_within_its_drain_and_nothing_counts_as_lost(kafka: FakeKafka) -> None:
+    kafka.produce("t", b"0")
+    transport = FakeTransport()
+    transport.always(Answer(503))
+    async with Replica(kafka, transport=transport) as it:
+        await asyncio.sleep(1)
+        started = asyncio.get_running_loop().time()
+        await it.stop()
+        assert asyncio.get_running_loop().time() - started <= 2 * CONFIG.drain.total_seconds()
+        assert (it.sink.counters.dropped, it.host.undelivered) == ({"fenced": 1}, 0)
+
+
+async def test_stopped_with_a_sink_that_hangs_it_ends_in_time_too(kafka: FakeKafka) -> None:
+    kafka.produce("t", b"0")
+    transport = FakeTransport()
+    transport.always(Hang())
+    async with Replica(kafka, transport=transport, grace=15) as it:
+        await transport.came(1)
+        started = asyncio.get_running_loop().time()
+        await it.stop()
+        assert asyncio.get_running_loop().time() - started <= 15
+    assert committed(kafka) == 0
+
+
+# --- what is told ---
+
+
+async def test_every_metric_is_told_by_partition_or_for_all(kafka: FakeKafka) -> None:
+    kafka.create("t", 2)
+    assert list(Kafka(CONFIG).metrics()) == []
+    async with Replica(kafka) as it:
+        await it.host.ready("ks")
+        told = {metric.name: metric for metric in it.adapter.metrics()}
+        assert {len(metric.samples) for metric in told.values()} == {1, 2}
+        assert [labels for _, labels, _ in told["wellhead_kafka_lag"].samples] == [
+            (("topic", "t"), ("partition", "0")),
+            (("topic", "t"), ("partition", "1")),
+        ]
+        assert it.metric("rebalances_total") == [1]
+
+
+def test_isolation_is_of_committed_records_by_default() -> None:
+    assert CONFIG.isolation is Isolation.READ_COMMITTED

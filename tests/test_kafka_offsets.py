@@ -1,0 +1,313 @@
+"""What may be committed, which record may start, where to begin, what is remembered: the pure half of Kafka."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wellhead.delivery import Attempt
+from wellhead_adapters.kafka.lanes import Lanes, Ordering
+from wellhead_adapters.kafka.memory import MOST, Memory
+from wellhead_adapters.kafka.offsets import Offsets
+from wellhead_adapters.kafka.pressure import Budget
+from wellhead_adapters.kafka.starting import (
+    Edge,
+    InitialOffset,
+    Since,
+    began_with,
+    begin_at,
+    commit_metadata,
+    initial_offset,
+)
+from wellhead_adapters.kafka.watchdog import Verdict, Watchdog
+
+SAMPLE: Final[dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "samples/kafka_offsets/offset_manager.json").read_text()
+)
+PATIENCE: Final = 60.0
+PLACE: Final = ("t", 0)
+
+
+# --- offsets ---
+
+
+def rows() -> list[Any]:
+    """Each row of the sample as offsets read, offsets done, and what may be committed."""
+    found = []
+    for row in (*SAMPLE["rows"], *SAMPLE["rows_from_issues"]):
+        for part in row.get("partitions", {"": row}).values():
+            done = [*part.get("done_dls", ()), *part.get("done", ())]
+            first = row.get("first_received", [0])[0]
+            read = part.get("fetched") or range(first, max([first, *done, *row.get("failed_dls", ())]) + 1)
+            committed = part["committed"]
+            if "failed_dls" in row:
+                committed = None  # ours: a record that the dead-letter sink refused too is not passed over
+            if not row.get("lost"):  # a partition that is lost is not committed at all: tests/test_kafka.py
+                found.append(pytest.param(list(read), done, committed, id=row["name"]))
+    return found
+
+
+@pytest.mark.parametrize(("read", "done", "committed"), rows())
+def test_what_may_be_committed_is_what_knatives_offset_manager_says(
+    read: list[int], done: list[int], committed: int | None
+) -> None:
+    offsets = Offsets(read[0])
+    for offset in read:
+        offsets.read(offset)
+    for offset in done:
+        offsets.done(offset)
+    assert offsets.committable == (read[0] if committed is None else committed)
+
+
+@given(st.data())
+def test_it_is_the_first_record_that_is_not_done_whatever_is_done_before_it(data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, 2**40))
+    gaps = data.draw(st.lists(st.integers(1, 10**9) | st.just(1), max_size=30))
+    offsets, position, in_flight, done = Offsets(start), start, set[int](), set[int]()
+    waiting = deque(gaps)
+    while waiting or in_flight:
+        if waiting and (not in_flight or data.draw(st.booleans())):
+            position += waiting.popleft()
+            offsets.read(position - 1)
+            in_flight.add(position - 1)
+        else:
+            offset = data.draw(st.sampled_from(sorted(in_flight)))
+            in_flight.remove(offset)
+            done.add(offset)
+            offsets.done(offset, timestamp=offset + 1)
+        assert offsets.committable == min(in_flight, default=position)
+        ahead = {offset: offset + 1 for offset in done if in_flight and offset > min(in_flight)}
+        assert offsets.ahead() == ahead
+        assert len(offsets) == len(in_flight) + len(ahead)
+
+
+def test_an_idle_partition_passes_what_is_no_record() -> None:
+    offsets = Offsets(5)
+    offsets.passed(9)
+    assert offsets.committable == 9
+    offsets.passed(7)
+    assert offsets.committable == 9
+
+
+# --- lanes ---
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    partition: int
+    key: bytes | None
+    number: int
+    ordering: Ordering
+
+    @property
+    def lane(self) -> object:
+        return self.ordering.lane(self.partition, self.key)
+
+
+@given(
+    st.sampled_from(Ordering),
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([None, b"", b"a", b"b"]))),
+    st.data(),
+)
+def test_a_lane_is_sent_in_order_and_never_twice_at_once(
+    ordering: Ordering, records: list[tuple[int, bytes | None]], data: st.DataObject
+) -> None:
+    lanes: Lanes[Item] = Lanes()
+    for number, (partition, key) in enumerate(records):
+        lanes.put(Item(partition, key, number, ordering))
+    started: list[Item] = []
+    ended: list[Item] = []
+    while len(ended) < len(records):
+        while (item := lanes.take()) is not None:
+            assert item.lane is None or item.lane not in {other.lane for other in started}
+            started.append(item)
+        item = data.draw(st.sampled_from(started))
+        started.remove(item)
+        ended.append(item)
+        lanes.done(item)
+    for item in ended:
+        same = [other.number for other in ended if item.lane is not None and other.lane == item.lane]
+        assert same == sorted(same)
+
+
+def test_orderings_differ_in_what_waits_for_what() -> None:
+    assert Ordering.PARTITION.lane("p", b"k") == Ordering.PARTITION.lane("p", None) == "p"
+    assert Ordering.KEY.lane("p", b"k") == ("p", b"k")
+    assert Ordering.KEY.lane("p", b"") == ("p", b"")
+    assert Ordering.KEY.lane("p", None) is None
+    assert Ordering.UNORDERED.lane("p", b"k") is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([None, b"a", b"b"]))), st.sampled_from(Ordering), st.integers(0, 5))
+def test_what_is_dropped_is_never_taken_and_what_is_kept_is(
+    records: list[tuple[int, bytes | None]], ordering: Ordering, taken: int
+) -> None:
+    lanes: Lanes[Item] = Lanes()
+    items = [Item(partition, key, number, ordering) for number, (partition, key) in enumerate(records)]
+    for item in items:
+        lanes.put(item)
+    started = [item for _ in range(taken) if (item := lanes.take()) is not None]
+    lanes.drop(lambda item: item.partition == 0)
+    kept = [item for item in items if item.partition == 1 and item not in started]
+    seen = []
+    while started:
+        lanes.done(started.pop())
+        while (item := lanes.take()) is not None:
+            seen.append(item)
+            started.append(item)
+    while (item := lanes.take()) is not None:
+        seen.append(item)
+        lanes.done(item)
+    assert sorted(item.number for item in seen) == [item.number for item in kept]
+    again = Item(0, b"a", -1, ordering)
+    lanes.put(again)
+    assert lanes.take() is again
+
+
+# --- memory ---
+
+
+@dataclass(frozen=True)
+class Record:
+    offset: int
+    timestamp: int = 1
+
+
+def test_what_was_done_too_late_to_commit_is_known_once() -> None:
+    memory = Memory()
+    memory.done(PLACE, 5, timestamp=1)
+    assert memory.knows(PLACE)
+    assert memory.is_done(PLACE, Record(5))
+    assert not memory.is_done(PLACE, Record(5))
+    assert not memory.knows(PLACE)
+
+
+def test_another_record_at_the_same_offset_of_a_topic_made_anew_is_not_taken_for_it() -> None:
+    memory = Memory()
+    memory.done(PLACE, 5, timestamp=1)
+    memory.failing(PLACE, Record(6), Attempt(number=3))
+    assert not memory.is_done(PLACE, Record(5, timestamp=2))
+    assert memory.attempt(PLACE, Record(6, timestamp=2)) is None
+
+
+def test_the_tries_of_a_record_go_on_where_they_were() -> None:
+    memory = Memory()
+    memory.failing(PLACE, Record(5), Attempt(number=3))
+    assert not memory.is_done(PLACE, Record(5))
+    assert memory.attempt(PLACE, Record(5)) == Attempt(number=3)
+    assert memory.attempt(PLACE, Record(5)) is None
+
+
+def test_what_lies_before_the_new_beginning_is_forgotten() -> None:
+    memory = Memory()
+    for offset in (4, 5, 6):
+        memory.done(PLACE, offset, timestamp=1)
+    memory.begin(PLACE, 6)
+    assert len(memory) == 1
+    memory.begin(PLACE, 7)
+    assert not memory.knows(PLACE)
+
+
+def test_it_is_bounded() -> None:
+    memory = Memory()
+    for offset in range(MOST + 5):
+        memory.done(PLACE, offset, timestamp=1)
+    assert len(memory) == MOST
+
+
+# --- where to begin ---
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("earliest", Edge.EARLIEST),
+        ("oldest", Edge.EARLIEST),
+        ("latest", Edge.LATEST),
+        ("newest", Edge.LATEST),
+        ("2026-01-01T00:00:00Z", Since(datetime(2026, 1, 1, tzinfo=UTC))),
+        ("2026-01-01T00:00:00", Since(datetime(2026, 1, 1, tzinfo=UTC))),
+    ],
+)
+def test_an_initial_offset_is_an_end_or_an_instant(text: str, meant: InitialOffset) -> None:
+    assert initial_offset(text) == meant
+
+
+@pytest.mark.parametrize("text", ["soon", "1960-01-01T00:00:00Z", "0001-01-01T00:00:00+23:00"])
+def test_another_initial_offset_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not earliest, latest, or an instant"):
+        initial_offset(text)
+
+
+def test_an_instant_is_told_to_kafka_in_milliseconds() -> None:
+    assert Since(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)).milliseconds == 1000
+
+
+@pytest.mark.parametrize(
+    ("committed", "known", "began"),
+    [
+        pytest.param([], 12, 12, id="a new group: what is there now"),
+        pytest.param([], 0, 0, id="a topic that was not there"),
+        pytest.param([commit_metadata(12)] * 3, 16, 12, id="partitions were added since"),
+        pytest.param([commit_metadata(16), commit_metadata(12)], 16, 12, id="members of different minds: the fewest"),
+        pytest.param([""], 12, 0, id="Knative's controller committed all there were"),
+        pytest.param(["partitions=many"], 12, 0, id="a stranger's"),
+    ],
+)
+def test_how_many_partitions_a_group_began_with(committed: list[str], known: int, began: int) -> None:
+    assert began_with(committed, known=known) == began
+
+
+def test_a_partition_that_came_later_is_begun_at_its_first_record() -> None:
+    assert begin_at(11, Edge.LATEST, began_with=12) is Edge.LATEST
+    assert begin_at(12, Edge.LATEST, began_with=12) is Edge.EARLIEST
+
+
+# --- how much is held ---
+
+
+def test_each_partition_has_its_share_and_room_is_half_of_it() -> None:
+    budget = Budget(1000)
+    assert (budget.full_at(4), budget.room_at(4)) == (250, 125)
+    assert budget.full_at(0) == 1000
+
+
+# --- watchdog ---
+
+
+def test_no_progress_with_records_to_come_asks_for_a_new_consumer_and_then_gives_up() -> None:
+    dog = Watchdog(PATIENCE)
+    dog.began(100)
+    assert dog.look(100 + PATIENCE - 1, lag=5) is Verdict.FINE
+    assert dog.look(100 + PATIENCE, lag=5) is Verdict.REBUILD
+    dog.began(200)
+    assert dog.look(200 + PATIENCE - 1, lag=5) is Verdict.FINE
+    assert dog.look(200 + PATIENCE, lag=5) is Verdict.GIVE_UP
+
+
+def test_a_new_consumer_that_reads_is_forgiven() -> None:
+    dog = Watchdog(PATIENCE)
+    assert dog.look(PATIENCE, lag=5) is Verdict.REBUILD
+    dog.progress(PATIENCE + 1)
+    assert dog.look(2 * PATIENCE + 1, lag=5) is Verdict.REBUILD
+
+
+def test_nothing_to_read_is_progress() -> None:
+    dog = Watchdog(PATIENCE)
+    assert dog.look(10 * PATIENCE, lag=0) is Verdict.FINE
+    assert dog.age(10 * PATIENCE) == 0
+
+
+def test_brokers_that_are_away_are_waited_for_with_new_consumers() -> None:
+    dog = Watchdog(PATIENCE)
+    for turn in range(1, 5):
+        assert dog.look(turn * PATIENCE, lag=None) is Verdict.REBUILD
+        dog.began(turn * PATIENCE)
