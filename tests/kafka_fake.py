@@ -8,7 +8,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 from wellhead_adapters.kafka.consumer import Unreachable
@@ -68,7 +74,9 @@ class FakeKafka:
         logs = self.logs.setdefault(topic, [])
         logs.extend(Log() for _ in range(partitions - len(logs)))
 
-    def produce(self, topic: str, *values: bytes | None, partition: int = 0, key: bytes | None = None, gap: int = 0) -> None:
+    def produce(
+        self, topic: str, *values: bytes | None, partition: int = 0, key: bytes | None = None, gap: int = 0
+    ) -> None:
         """Append records; before each, ``gap`` offsets that are no records."""
         log = self.logs[topic][partition]
         for value in values:
@@ -107,7 +115,9 @@ class FakeKafka:
             await asyncio.gather(*(member.revoke() for member in members))
             members = [member for member in members if member.member]
             topics = sorted({topic for member in members for topic in member.subscribed()})
-            places = [TopicPartition(topic, number) for topic in topics for number in range(len(self.logs.get(topic, [])))]
+            places = [
+                TopicPartition(topic, number) for topic in topics for number in range(len(self.logs.get(topic, [])))
+            ]
             for number, member in enumerate(members):
                 member.assign(places[number :: len(members)])
             await asyncio.gather(*(member.say_assigned() for member in members))
@@ -219,7 +229,9 @@ class FakeConsumer:
         self._kafka.commits += 1
         self._kafka.committed |= {(self.group, place): committed for place, committed in offsets.items()}
 
-    async def committed_offsets(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    async def committed_offsets(
+        self, partitions: Iterable[TopicPartition]
+    ) -> Mapping[TopicPartition, OffsetAndMetadata]:
         known = {place: self._kafka.committed.get((self.group, place)) for place in partitions}
         return {place: committed for place, committed in known.items() if committed is not None}
 
@@ -262,6 +274,9 @@ class FakeConsumer:
             found[place] = OffsetAndTimestamp(later[0].offset, later[0].timestamp) if later else None
         return found
 
+    def assignment(self) -> set[TopicPartition]:
+        return self.assigned
+
     async def topics(self) -> set[str]:
         if self._kafka.away:
             raise KafkaError(self._kafka.away)
@@ -283,4 +298,4 @@ class FakeConsumer:
                 others.add_done_callback(self._kafka.tasks.discard)
 
     def _log(self, place: TopicPartition) -> Log:
-        return self._kafka.logs[place.topic][place.partition]
+        return self._kafka.logs[str(place.topic)][int(place.partition)]

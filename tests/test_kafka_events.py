@@ -7,17 +7,19 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wellhead.binding import SinkBinding
-from wellhead.event import CloudEvent
 from wellhead.http_binding import decode, encode
 from wellhead_adapters.kafka.events import KafkaSource, Tally, header_extension, record_event, without_member
 from wellhead_adapters.kafka.keys import KeyType, java_float, key_value
+
+if TYPE_CHECKING:
+    from wellhead.event import CloudEvent
 
 SAMPLES: Final = Path(__file__).parent / "samples/kafka_record_to_event"
 JAVA: Final[dict[str, Any]] = json.loads((SAMPLES / "java_data_plane.json").read_text())
@@ -151,7 +153,10 @@ def test_what_is_no_cloud_event_is_wrapped_whole(headers: tuple[tuple[str, bytes
     assert (arrived.id, arrived.type, arrived.data) == (event.id, event.type, event.data)
 
 
-@given(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False) | st.lists(st.text(max_size=5), max_size=3)), st.booleans())
+@given(
+    st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False) | st.lists(st.text(max_size=5), max_size=3)),
+    st.booleans(),
+)
 def test_a_member_is_taken_out_of_a_document_and_the_rest_is_as_it_was(members: dict[str, object], dense: bool) -> None:  # noqa: FBT001
     document = json.dumps({**members, "gone": 1}, indent=None if dense else 1)
     assert json.loads(without_member(document, "gone")) == {name: members[name] for name in members if name != "gone"}
@@ -223,7 +228,13 @@ def test_a_double_is_written_as_java_writes_it(number: float, text: str) -> None
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [("00000001", "1.4E-45"), ("7f7fffff", "3.4028235E38"), ("3dcccccd", "0.1"), ("3f800000", "1.0"), ("4b189680", "1.0E7")],
+    [
+        ("00000001", "1.4E-45"),
+        ("7f7fffff", "3.4028235E38"),
+        ("3dcccccd", "0.1"),
+        ("3f800000", "1.0"),
+        ("4b189680", "1.0E7"),
+    ],
 )
 def test_a_float_is_written_as_java_writes_it(key: str, text: str) -> None:
     assert java_float(bytes.fromhex(key)) == text
@@ -240,7 +251,9 @@ def test_any_float_is_written_and_reads_back(key: bytes) -> None:
 NAMES: Final = st.text(max_size=12) | st.sampled_from(
     ["content-type", "Content-Type", "ce_id", "ce_specversion", "ce_source", "ce_type", "ce_time", "ce_key", "ce_data"]
 )
-VALUES: Final = st.none() | st.binary(max_size=20) | st.sampled_from([b"1.0", b"application/cloudevents+json", b"t", b"/s"])
+VALUES: Final = (
+    st.none() | st.binary(max_size=20) | st.sampled_from([b"1.0", b"application/cloudevents+json", b"t", b"/s"])
+)
 
 
 @given(

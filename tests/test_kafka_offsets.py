@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,7 +109,7 @@ class Item:
     ordering: Ordering
 
     @property
-    def lane(self) -> object:
+    def lane(self) -> Hashable | None:
         return self.ordering.lane(self.partition, self.key)
 
 
@@ -129,12 +130,12 @@ def test_a_lane_is_sent_in_order_and_never_twice_at_once(
         while (item := lanes.take()) is not None:
             assert item.lane is None or item.lane not in {other.lane for other in started}
             started.append(item)
-        item = data.draw(st.sampled_from(started))
-        started.remove(item)
-        ended.append(item)
-        lanes.done(item)
-    for item in ended:
-        same = [other.number for other in ended if item.lane is not None and other.lane == item.lane]
+        over = data.draw(st.sampled_from(started))
+        started.remove(over)
+        ended.append(over)
+        lanes.done(over)
+    for one in ended:
+        same = [other.number for other in ended if one.lane is not None and other.lane == one.lane]
         assert same == sorted(same)
 
 
@@ -146,7 +147,11 @@ def test_orderings_differ_in_what_waits_for_what() -> None:
     assert Ordering.UNORDERED.lane("p", b"k") is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([None, b"a", b"b"]))), st.sampled_from(Ordering), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.sampled_from([None, b"a", b"b"]))),
+    st.sampled_from(Ordering),
+    st.integers(0, 5),
+)
 def test_what_is_dropped_is_never_taken_and_what_is_kept_is(
     records: list[tuple[int, bytes | None]], ordering: Ordering, taken: int
 ) -> None:
@@ -160,12 +165,12 @@ def test_what_is_dropped_is_never_taken_and_what_is_kept_is(
     seen = []
     while started:
         lanes.done(started.pop())
-        while (item := lanes.take()) is not None:
-            seen.append(item)
-            started.append(item)
-    while (item := lanes.take()) is not None:
-        seen.append(item)
-        lanes.done(item)
+        while (free := lanes.take()) is not None:
+            seen.append(free)
+            started.append(free)
+    while (free := lanes.take()) is not None:
+        seen.append(free)
+        lanes.done(free)
     assert sorted(item.number for item in seen) == [item.number for item in kept]
     again = Item(0, b"a", -1, ordering)
     lanes.put(again)

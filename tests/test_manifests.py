@@ -14,6 +14,7 @@ from wellhead.env import Collector, known_names, parse_flags, settings
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
+from wellhead_adapters.kafka.config import KafkaConfig
 from wellhead_adapters.ping.config import PingConfig
 
 ROOT: Final = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ CONFIGS: Final = {
     "heartbeat": (HeartbeatConfig, *COMMON),
     "display": (DisplaySettings, ProcessSettings),
     "ping": (PingConfig, *COMMON),
+    "kafka": (KafkaConfig, *COMMON),
 }
 IMAGE: Final = re.compile(r"wellhead/([a-z]+):(.+)")
 WORKLOADS: Final = ("Deployment", "ContainerSource", "Service")  # the last: Knative's
@@ -30,6 +32,7 @@ PROBED: Final = {
     "heartbeat": ("/readyz", "/healthz"),
     "display": ("/healthz", "/healthz"),
     "ping": ("/readyz", "/healthz"),
+    "kafka": ("/readyz", "/healthz"),
 }
 INJECTED: Final = {"K_SINK": "http://event-display.ns.svc.cluster.local", "K_CE_OVERRIDES": ""}  # by a SinkBinding
 
@@ -74,10 +77,12 @@ def test_the_files_that_are_promised_are_there_and_in_the_readme() -> None:
     ("path", "document"), ALL, ids=lambda value: value.stem if isinstance(value, Path) else named(value)
 )
 def test_every_document_says_what_it_is(path: Path, document: Document) -> None:
-    assert {"apiVersion", "kind", "metadata", "spec"} <= document.keys()
+    assert {"apiVersion", "kind", "metadata"} <= document.keys()
+    assert {"spec", "stringData"} & document.keys()
     assert document["metadata"]["name"]
     assert "namespace" not in document["metadata"], "all of a file goes where --namespace says"
-    unknown_kind = not is_workload(document) and document["kind"] not in ("Service", "SinkBinding", "PingSource")
+    known = ("Service", "SinkBinding", "PingSource", "KafkaSource", "Secret", "ScaledObject", "TriggerAuthentication")
+    unknown_kind = not is_workload(document) and document["kind"] not in known
     assert not unknown_kind, "say here how this kind is tested"
 
 
@@ -94,7 +99,8 @@ def test_a_pod_passes_the_restricted_standard_and_writes_nowhere(pod: Document) 
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not security.get("privileged")
-    assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC", "volumes"))
+    assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
+    assert all(volume.keys() == {"name", "secret"} for volume in pod.get("volumes", ())), "secrets are only read"
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -161,11 +167,13 @@ def test_selectors_choose_the_pods_they_stand_beside(path: Path, document: Docum
         assert document["spec"]["selector"]["matchLabels"].items() <= labels.items()
     elif document["kind"] == "SinkBinding":
         assert f"Deployment {document['spec']['subject']['name']}" in beside
-    elif document["apiVersion"] == "v1":
+    elif document["kind"] == "ScaledObject":
+        assert f"Deployment {document['spec']['scaleTargetRef']['name']}" in beside
+    elif document["kind"] == "Service" and document["apiVersion"] == "v1":
         (deployment,) = (other for other in beside.values() if other["kind"] == "Deployment")
         assert document["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     # A PingSource shows what kinds of sink there are; test_manifest.py reads it as `wellhead run -f` does.
-    if "sink" in document["spec"] and document["kind"] != "PingSource":
+    if "sink" in document.get("spec", {}) and document["kind"] != "PingSource":
         assert document["spec"]["sink"]["ref"] == {"apiVersion": "v1", "kind": "Service", "name": "event-display"}
 
 

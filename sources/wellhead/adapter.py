@@ -98,7 +98,8 @@ class AdapterClass(Protocol[ConfigT]):
     """What the entry point group ``wellhead.adapters`` names (kind → class), so that `main` can start it.
 
     The class's docstring is its help text: the first line in ``wellhead --help``, the whole in ``wellhead KIND --help``.
-    It may also have ``policy``, the `wellhead.delivery.Policy` for what its user leaves unsaid of delivery.
+    It may also have ``policy``, the `wellhead.delivery.Policy` for what its user leaves unsaid of delivery, and
+    ``dry_run``, which is called with a configuration that has ``dry_run`` set: without a sink, for the exit code.
     """
 
     @property

@@ -78,7 +78,8 @@ def main(
         collector.read(DeliverySettings),
         collector.read(ProcessSettings),
     )
-    if not collector.given("sink", "K_SINK", "SINK"):
+    dry_run = getattr(adapter_class, "dry_run", None) if getattr(config, "dry_run", False) else None
+    if dry_run is None and not collector.given("sink", "K_SINK", "SINK"):
         collector.problems.append(NO_SINK)
     try:
         collector.check()
@@ -87,6 +88,8 @@ def main(
     except ConfigError as error:
         return report(f"wellhead {name}", error.problems)
     configure_log(process, collector.warnings)
+    if dry_run is not None:
+        return int(dry_run(config))
     port = process.health_port if process.health_port is not None else getattr(adapter_class, "health_port", 0)
 
     @asynccontextmanager

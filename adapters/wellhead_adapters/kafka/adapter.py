@@ -70,6 +70,13 @@ class Kafka:
         finally:
             await reading.aclose()
 
+    @staticmethod
+    def dry_run(config: KafkaConfig) -> int:
+        """Print the events of records until interrupted; see `wellhead.adapter.AdapterClass`."""
+        from .dry_run import run  # noqa: PLC0415 - see `run`
+
+        return run(config)
+
     def metrics(self) -> Iterator[Metric]:
         """See `wellhead.metrics.Measured`."""
         if self._reading is not None:

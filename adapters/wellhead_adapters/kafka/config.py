@@ -165,7 +165,7 @@ class KafkaConfig(ConnectionSettings):
         flag="stuck-after", env="KAFKA_STUCK_AFTER", default=timedelta(minutes=3), shown_default="3m",
     )
     dry_run: bool = setting(
-        boolean, "print what would be sent, from now on, and commit nothing: no sink, no group", flag="dry-run",
+        boolean, "print what would be sent, from --initial-offset on: without a sink, without a group", flag="dry-run",
         default=False, switch=True,
     )
 
