@@ -6,9 +6,15 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tests.kafka_fake import FakeKafka
+
 from wellhead.testing import AdapterLaws
 from wellhead_adapters.heartbeat.adapter import Heartbeat
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
+from wellhead_adapters.kafka.adapter import Kafka
+from wellhead_adapters.kafka.config import KafkaConfig
+from wellhead_adapters.kafka.lanes import Ordering
+from wellhead_adapters.kafka.starting import Edge
 from wellhead_adapters.ping.adapter import Ping
 from wellhead_adapters.ping.config import PingConfig
 
@@ -62,6 +68,39 @@ class PingDriver:
         """It ticks by itself."""
 
 
+class KafkaDriver:
+    adapter_class = Kafka
+    kind = "kafka"
+    broken = {  # noqa: RUF012 - a constant of this driver
+        "K_SINK": "ftp://user:hunter2@example.com",
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka:many",
+        "KAFKA_TOPICS": "no topic",
+        "KAFKA_INITIAL_OFFSET": "soon",
+        "KEY_TYPE": "garbage",
+        "KAFKA_ORDERING": "some",
+        "KAFKA_MAX_IN_FLIGHT": "0",
+        "KAFKA_NET_SASL_TYPE": "hunter",
+        "KAFKA_BUFFER": "lots",
+        "DEAD_LETTER_SINK": "http://me:hunter3@example.com",
+    }
+    secrets = ("hunter2", "hunter3")
+
+    def adapter(self) -> Adapter:
+        self._kafka = FakeKafka()
+        self._kafka.create("t")
+        config = KafkaConfig(
+            bootstrap_servers=("kafka:9092",),
+            topics=("t",),
+            consumer_group="g",
+            initial_offset=Edge.EARLIEST,
+            ordering=Ordering.KEY,
+        )
+        return Kafka(config, open_consumer=self._kafka.open)
+
+    async def occur(self, number: int) -> None:
+        self._kafka.produce("t", *[b"x"] * number)
+
+
 class FastClock:
     """A wall clock that goes fifty times as fast as the loop's, so that a second's schedule ticks each 20 ms."""
 
@@ -71,6 +110,10 @@ class FastClock:
 
 class TestPingKeepsTheLaws(AdapterLaws):
     driver = PingDriver()
+
+
+class TestKafkaKeepsTheLaws(AdapterLaws):
+    driver = KafkaDriver()
 
 
 class TestHeartbeatKeepsTheLaws(AdapterLaws):

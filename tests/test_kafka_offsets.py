@@ -159,7 +159,7 @@ def test_what_is_dropped_is_never_taken_and_what_is_kept_is(
     items = [Item(partition, key, number, ordering) for number, (partition, key) in enumerate(records)]
     for item in items:
         lanes.put(item)
-    started = [item for _ in range(taken) if (item := lanes.take()) is not None]
+    started = [first for _ in range(taken) if (first := lanes.take()) is not None]
     lanes.drop(lambda item: item.partition == 0)
     kept = [item for item in items if item.partition == 1 and item not in started]
     seen = []

@@ -186,8 +186,7 @@ class KafkaConfig(ConnectionSettings):
     def _problems(self) -> list[Problem]:
         problems: list[Problem] = []
         if bool(self.topics) == bool(self.topics_pattern):
-            said = "both are set" if self.topics else "neither is set"
-            problems.append(Problem("--topics or KAFKA_TOPICS, --topics-pattern or KAFKA_TOPICS_PATTERN", f"{said}; give one of them"))
+            problems.append(Problem("--topics or KAFKA_TOPICS, --topics-pattern or KAFKA_TOPICS_PATTERN", "give one of them, and not both"))
         if not self.consumer_group and not self.dry_run:
             problems.append(Problem("--consumer-group or KAFKA_CONSUMER_GROUP", "is not set: the group whose offsets say what is done"))
         try:

@@ -51,6 +51,7 @@ def from_manifest(document: Document) -> KafkaConfig:
     for problem in collector.problems:
         path = _path(problem.where)
         if path not in reported:
+            reported.add(path)
             problems.append(Problem(path, problem.what))
     if problems or config is None:
         raise ConfigError(problems)
