@@ -56,7 +56,7 @@ def problems_of(environment: dict[str, str], *flags: str) -> dict[str, str]:
     return {problem.where: problem.what for problem in collector.problems}
 
 
-def document(text: str = SOURCE, **spec: object) -> Document:
+def document(text: str = SOURCE, /, **spec: object) -> Document:
     """The first document of ``text``, with these fields of ``spec``, beside the others."""
     first, *others = list(yaml.safe_load_all(text))
     first["spec"] = {name: value for name, value in {**first["spec"], **spec}.items() if value is not None}
