@@ -140,7 +140,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", {"heartbeat", "ping", "next", "replay", "display", "run", "validate", "version", "completion"}),
+        ("", {"heartbeat", "ping", "kafka", "next", "produce", "replay", "display", "run", "validate", "version", "completion"}),
         ("h", {"heartbeat"}),
         ("heartbeat --per", {"--period"}),
         ("heartbeat --mode ", {"binary", "structured"}),
