@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint check interop bench fix clean
+.PHONY: help run test lint check interop soak bench fix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: lint test  ## what has to be green at each commit
 
 interop: $(VENV)/.dev  ## tests against real peers: the Go SDK, images, Knative's programs where KNATIVE_BIN is given
 	@$(BIN)/python -m pytest -q tests/interop $(ARGS)
+
+soak: $(VENV)/.dev  ## the long faults: a Kafka cluster in chaos, some minutes (CHAOS="--seed 2 --records 1000000")
+	@$(BIN)/python tests/faults/kafka_chaos.py $(CHAOS)
 
 bench: $(VENV)/.dev  ## speed, memory and start-up, as ratios to a peer in the same run
 	@$(BIN)/python tests/bench/run.py $(ARGS)
