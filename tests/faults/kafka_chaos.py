@@ -387,23 +387,26 @@ def _worst(disturbances: Sequence[str], duplicates: Mapping[int, int]) -> Mappin
     return worst
 
 
-def run(chaos: Chaos, say: Callable[[str], None] = print) -> Outcome:
-    """Start a cluster, do it all, stop everything. Raises KafkaMissing where there is no Kafka."""
+def run(chaos: Chaos, log: IO[bytes], say: Callable[[str], None] = print) -> Outcome:
+    """Start a cluster, do it all, stop everything; what the replicas say goes to ``log``. Raises `KafkaMissing`."""
+
+    async def whole() -> Outcome:
+        return await Run(chaos, cluster, log, say).outcome()
+
     with Cluster(BROKERS) as cluster:
         say(f"the cluster is ready; {chaos}")
-        return asyncio.run(_run(chaos, cluster, say))
-
-
-async def _run(chaos: Chaos, cluster: Cluster, say: Callable[[str], None]) -> Outcome:
-    with tempfile.TemporaryFile() as log:
-        return await Run(chaos, cluster, log, say).outcome()
+        return asyncio.run(whole())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(Chaos):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
-    outcome = run(Chaos(**vars(parser.parse_args())))
+    parser.add_argument("--log", type=Path, help="where to keep what the replicas say")
+    said = vars(parser.parse_args())
+    path = said.pop("log")
+    with tempfile.TemporaryFile() if path is None else path.open("w+b") as log:
+        outcome = run(Chaos(**said), log)
     print(json.dumps(dataclasses.asdict(outcome), indent=1))
     for problem in outcome.problems:
         print(f"FAILED: {problem}")

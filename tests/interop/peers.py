@@ -48,7 +48,7 @@ class PeerBroken(PeerError):
 
 
 def build_peers() -> Path:
-    """Return the folder that holds the programs receiver, sender and sinkserver.
+    """Return the folder that holds the programs kafkaadapter, receiver, sender and sinkserver.
 
     Builds them at the first call for these sources, for later calls it only looks them up. Safe to call from
     several processes at once. Raises PeerMissing or PeerBroken; a failed build leaves nothing behind.

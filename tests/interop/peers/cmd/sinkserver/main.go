@@ -1,13 +1,16 @@
 // Command sinkserver is the cheapest honest sink: it reads the body and
 // answers 202. Benchmarks of clients measure against it, so it knows nothing
-// of CloudEvents.
+// of CloudEvents. GET tells how many requests it has accepted, and when, in
+// seconds since 1970, the first and the last.
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"io"
 	"log"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"wellhead.invalid/peers/internal/peer"
@@ -27,7 +30,18 @@ func main() {
 }
 
 func accept(delay time.Duration) http.HandlerFunc {
+	var accepted, first, last atomic.Int64
 	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			w.Header().Set("Content-Type", "application/json")
+			// Fails only where whoever asked has gone.
+			_ = json.NewEncoder(w).Encode(map[string]float64{
+				"accepted": float64(accepted.Load()),
+				"first":    float64(first.Load()) / 1e9,
+				"last":     float64(last.Load()) / 1e9,
+			})
+			return
+		}
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			// Half a body is not an accepted event.
 			w.WriteHeader(http.StatusBadRequest)
@@ -37,5 +51,9 @@ func accept(delay time.Duration) http.HandlerFunc {
 			time.Sleep(delay)
 		}
 		w.WriteHeader(http.StatusAccepted)
+		now := time.Now().UnixNano()
+		first.CompareAndSwap(0, now)
+		last.Store(now)
+		accepted.Add(1)
 	}
 }
