@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -38,7 +37,7 @@ from tests.interop.kafka_cluster import Cluster, create_topic
 from wellhead.http_server import HttpServer, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
 TOPIC: Final = "chaos"
 GROUP: Final = "chaos"
@@ -67,6 +66,24 @@ class Chaos:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """What came after one."""
+
+    what: str
+    duplicates: int
+    ahead: int
+    """The most records at a time that were accepted behind one that was not: no offset can tell of them."""
+
+    @property
+    def allowed(self) -> int:
+        """Duplicates it may cause: what no commit told of yet, and what was in flight.
+
+        Twice the records of a commit, as one may be on its way.
+        """
+        return 2 * COMMIT_RECORDS + MAX_IN_FLIGHT + self.ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What was seen; `problems` is what must not be."""
 
@@ -74,21 +91,11 @@ class Outcome:
     requests: int
     lost: int
     duplicates: int
-    worst: Mapping[str, int]
-    """By kind of disturbance, the most duplicates after one of them."""
-    disturbances: int
+    disturbances: Sequence[Disturbance]
     own_exits: int
     inversions: Sequence[str]
     lag: int
     seconds: float
-
-    @property
-    def allowed(self) -> int:
-        """Duplicates that one disturbance may cause: what was accepted since the last commit, and what was in flight.
-
-        Twice the records of a commit, as one may be on its way.
-        """
-        return 2 * COMMIT_RECORDS + MAX_IN_FLIGHT
 
     @property
     def problems(self) -> list[str]:
@@ -98,9 +105,10 @@ class Outcome:
         if self.lag:
             found.append(f"the group has not committed {self.lag} records that were accepted")
         found += [
-            f"{number} duplicates after {what}, more than {self.allowed}"
-            for what, number in self.worst.items()
-            if number > self.allowed and what != BROKER_STOPPED  # while no broker takes commits nothing bounds them
+            f"{one.duplicates} duplicates after {one.what}, more than {one.allowed}"
+            for one in self.disturbances
+            if one.duplicates > one.allowed
+            and one.what != BROKER_STOPPED  # nothing bounds them while none takes commits
         ]
         return found
 
@@ -111,14 +119,16 @@ class Sink:
     def __init__(self, keys: int, die: random.Random) -> None:
         self.requests = 0
         self.accepted = 0
-        self.duplicates: collections.Counter[int] = collections.Counter()
-        """By the number of the disturbance they came after."""
+        self.duplicates = [0]
+        self.ahead = [0]
+        """Both by the disturbances they came after; the first of each before any."""
         self.inversions: list[str] = []
-        self.disturbance = 0
         self.changed = time.monotonic()
         self._die = die
         self._seen: list[set[int]] = [set() for _ in range(keys)]
         self._next = [0] * keys
+        self._in_order = [0] * PARTITIONS
+        self._out_of_order: list[set[int]] = [set() for _ in range(PARTITIONS)]
 
     async def receive(self, request: Request) -> Response:
         self.requests += 1
@@ -128,23 +138,40 @@ class Sink:
         if chance < 0.06 or self.requests % 5_000 < 100:  # now and then, and for a hundred in a row
             await asyncio.sleep(0.2)
         said = json.loads(request.body)
-        self._accept(said["key"], said["number"])
+        if self._accept(said["key"], said["number"]):
+            self._note_offset(request.header("ce-id") or "")
         return Response(202)
+
+    def disturbed(self) -> None:
+        """What comes now comes after the next disturbance."""
+        self.duplicates.append(0)
+        self.ahead.append(0)
 
     def missing(self, numbers: Sequence[int]) -> int:
         """How many of so many records a key have not come."""
         return sum(number - len(seen) for number, seen in zip(numbers, self._seen, strict=True))
 
-    def _accept(self, key: int, number: int) -> None:
+    def _accept(self, key: int, number: int) -> bool:
+        """Whether it is the first time."""
         if number in self._seen[key]:
-            self.duplicates[self.disturbance] += 1
-            return
+            self.duplicates[-1] += 1
+            return False
         if number != self._next[key]:
             self.inversions.append(f"key {key}: {number} was accepted when {self._next[key]} had not been")
         self._seen[key].add(number)
         self._next[key] = max(self._next[key], number + 1)
         self.accepted += 1
         self.changed = time.monotonic()
+        return True
+
+    def _note_offset(self, event_id: str) -> None:
+        partition, offset = (int(part.partition(":")[2]) for part in event_id.split("/"))
+        waiting = self._out_of_order[partition]
+        waiting.add(offset)
+        while self._in_order[partition] in waiting:
+            waiting.remove(self._in_order[partition])
+            self._in_order[partition] += 1
+        self.ahead[-1] = max(self.ahead[-1], sum(map(len, self._out_of_order)))
 
 
 class Replica:
@@ -223,11 +250,11 @@ class Run:
                 self._start()
             disturbances = self._disturbances()
             share = self._chaos.records // (len(disturbances) + 1)
-            for number, (what, disturb) in enumerate(disturbances, 1):
+            for what, disturb in disturbances:
                 self._allow(share)
                 await self._accepted(self._allowed - share // 2)  # in the midst of things
                 self._say(f"{self._sink.accepted:>7} accepted: {what}")
-                self._sink.disturbance = number
+                self._sink.disturbed()
                 await disturb()
             self._allow(self._chaos.records)
             await producing
@@ -240,14 +267,15 @@ class Run:
             for replica in (*self._replicas, *self._gone):
                 await replica.stop(signal.SIGKILL)
             await server.stop(0)
-        duplicates = self._sink.duplicates
+        seen = zip(
+            ("the start", *(what for what, _ in disturbances)), self._sink.duplicates, self._sink.ahead, strict=True
+        )
         return Outcome(
             records=self._chaos.records,
             requests=self._sink.requests,
             lost=self._sink.missing(self._numbers),
-            duplicates=duplicates.total(),
-            worst=_worst([what for what, _ in disturbances], duplicates),
-            disturbances=self._sink.disturbance,
+            duplicates=sum(self._sink.duplicates),
+            disturbances=[Disturbance(what=what, duplicates=number, ahead=ahead) for what, number, ahead in seen],
             own_exits=sum(replica.own_exits for replica in (*self._replicas, *self._gone)),
             inversions=self._sink.inversions,
             lag=lag,
@@ -380,13 +408,6 @@ class Run:
             await admin.close()
 
 
-def _worst(disturbances: Sequence[str], duplicates: Mapping[int, int]) -> Mapping[str, int]:
-    worst = dict.fromkeys(("at the start", *disturbances), 0)
-    for number, what in enumerate(("at the start", *disturbances)):
-        worst[what] = max(worst[what], duplicates.get(number, 0))
-    return worst
-
-
 def run(chaos: Chaos, log: IO[bytes], say: Callable[[str], None] = print) -> Outcome:
     """Start a cluster, do it all, stop everything; what the replicas say goes to ``log``. Raises `KafkaMissing`."""
 
@@ -407,7 +428,9 @@ def main() -> int:
     path = said.pop("log")
     with tempfile.TemporaryFile() if path is None else path.open("w+b") as log:
         outcome = run(Chaos(**said), log)
-    print(json.dumps(dataclasses.asdict(outcome), indent=1))
+    for one in outcome.disturbances:
+        print(f"{one.duplicates:>7} duplicates (allowed {one.allowed}) after {one.what}")
+    print(json.dumps({name: value for name, value in dataclasses.asdict(outcome).items() if name != "disturbances"}))
     for problem in outcome.problems:
         print(f"FAILED: {problem}")
     return 1 if outcome.problems else 0
