@@ -122,10 +122,10 @@ async def open_consumer(config: KafkaConfig, *, group: bool = True) -> Consumer:
     try:
         async with asyncio.timeout(START_SECONDS):
             await consumer.start()
+        failures.watch(consumer)
     except (KafkaError, TimeoutError) as error:
         await consumer.stop()
         raise Unreachable(failures.why() or str(error) or f"no answer within {START_SECONDS:.0f} s") from None
-    failures.watch(consumer)
     return cast("Consumer", consumer)
 
 
