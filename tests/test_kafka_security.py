@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 import ssl
@@ -290,6 +291,41 @@ async def test_what_cannot_be_a_token_is_not_sent(tmp_path: Path, text: str) -> 
     file.write_text(text, encoding="utf-8")
     with pytest.raises(NoToken, match="holds no token"):
         await TokenFile(file).token()
+
+
+MSK: Final = {"KAFKA_NET_SASL_TYPE": "AWS_MSK_IAM", "AWS_REGION": "eu-central-1"}
+
+
+async def test_msk_is_given_a_token_signed_with_the_aws_identity_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_EC2_METADATA_DISABLED": "1",
+    }
+    for name, value in identity.items():
+        monkeypatch.setenv(name, value)
+    options = client_options(settings(**MSK))
+    assert (options["security_protocol"], options["sasl_mechanism"]) == ("SASL_SSL", "OAUTHBEARER")
+    token = await options["sasl_oauth_token_provider"].token()
+    signed = base64.urlsafe_b64decode(token + "==").decode()
+    assert signed.startswith("https://kafka.eu-central-1.amazonaws.com/?Action=kafka-cluster%3AConnect&")
+    assert "AKIDEXAMPLE" in signed
+    assert "hunter2" not in signed
+
+
+async def test_no_aws_identity_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "1")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(NoToken, match="no AWS identity to sign with"):
+        await client_options(settings(**MSK))["sasl_oauth_token_provider"].token()
+
+
+def test_without_its_extra_msk_is_told_how_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert problems(**MSK) == ["KAFKA_NET_SASL_TYPE: AWS_MSK_IAM needs a package: pip install 'wellhead[msk]'"]
 
 
 # --- why it failed ---
