@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextvars
+import logging
 import os
 import socket
 import ssl
@@ -183,6 +185,29 @@ def test_what_is_wrong_is_told_all_at_once_and_without_secrets(
     told = problems(**environment)
     assert told == expected
     assert "hunter2" not in "".join(told)
+
+
+def test_what_is_right_in_part_is_not_complained_of(tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"  # certificate and key in one file, as many tools write it
+    both.write_text(pem(trustme.CA().issue_cert("client.example")))
+    client_options(settings(KAFKA_NET_TLS_CERT_FILE=str(both)))
+    settings(KAFKA_NET_SASL_OAUTH_TOKEN_FILE="/token")
+    settings(
+        KAFKA_NET_SASL_OAUTH_TOKEN_URL="https://id.example/token",
+        KAFKA_NET_SASL_OAUTH_CLIENT_ID="me",
+        KAFKA_NET_SASL_OAUTH_CLIENT_SECRET="hunter2",
+    )
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "https://", "http://[::1", "x"])
+def test_what_is_no_token_url_is_told_of_without_the_url(url: str) -> None:
+    with pytest.raises(ConfigError, match="KAFKA_NET_SASL_OAUTH_TOKEN_URL: is not an http or https URL"):
+        settings(KAFKA_NET_SASL_OAUTH_TOKEN_URL=url)
+
+
+def test_a_path_has_no_zero_in_it() -> None:
+    with pytest.raises(ConfigError, match="is no path"):
+        settings(KAFKA_NET_SASL_PASSWORD_FILE="a\0b")
 
 
 def test_no_secret_is_in_the_repr() -> None:
@@ -375,6 +400,77 @@ def test_brokers_that_fail_alike_are_told_of_together() -> None:
     assert failures.why() == ""
 
 
+class Client:
+    """What a failed connection may be told of: aiokafka's client, as far as it matters here."""
+
+    def __init__(self, brokers: int = 1) -> None:
+        self.cluster = self
+        self._brokers = brokers
+        self._sasl_plain_username = "alice"
+        self._sasl_plain_password = "old"
+
+    def brokers(self) -> range:
+        return range(self._brokers)
+
+
+class Consumer:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+
+def refused(*, host: str = "a", port: int = 1) -> None:
+    """As aiokafka tells of it."""
+    error = SaslAuthenticationFailed("no")
+    logging.getLogger("aiokafka").error('Unable connect to "%s:%s": %s', host, port, error)
+
+
+def test_who_listens_hears_of_failures_and_the_log_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    def listen() -> str:
+        failures = Failures(settings(**USER))
+        failures.listen()
+        refused()
+        logging.getLogger("aiokafka").error("something else: %s", "x")
+        return failures.why()
+
+    assert contextvars.copy_context().run(listen) == "a:1: it refuses 'alice' or the password (PLAIN): no"
+    refused()  # nobody listens here
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "something else",
+        'Unable connect to "a',
+    ]
+
+
+def test_a_refused_password_is_read_again_for_the_next_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("new")
+    said = settings(KAFKA_NET_SASL_USER="alice", KAFKA_NET_SASL_PASSWORD_FILE=str(file))
+    client = Client()
+
+    def later() -> None:
+        failures = Failures(said)
+        failures.listen()
+        failures.watch(Consumer(client))
+        refused()
+        refused(host="b")
+
+    contextvars.copy_context().run(later)
+    assert client._sasl_plain_password == "new"
+    assert [record.getMessage() for record in caplog.records] == ["no connection to a broker"]  # the same cause: once
+
+    file.unlink()
+    contextvars.copy_context().run(later)
+    assert client._sasl_plain_password == "new"
+    assert "user and password cannot be read again" in caplog.text
+
+
+def test_a_client_that_knows_no_broker_was_refused_its_token() -> None:
+    failures = Failures(settings(KAFKA_NET_SASL_OAUTH_TOKEN_FILE="/token"))
+    with pytest.raises(KafkaConnectionError, match=r"kafka:9092: it refuses our token \(OAUTHBEARER\)"):
+        failures.watch(Consumer(Client(brokers=0)))
+
+
 # --- spec.net ---
 
 
@@ -425,7 +521,16 @@ def test_all_that_is_wrong_with_a_net_is_told_by_path() -> None:
     ]
 
 
-@pytest.mark.parametrize("net", ["text", [], {"sasl": "x"}, {"tls": {"enable": True, "key": {"secretKeyRef": {}}}}])
+@pytest.mark.parametrize(
+    "net",
+    [
+        "text",
+        [],
+        {"sasl": "x"},
+        {"sasl": {"enable": True, "user": [1]}},
+        {"tls": {"enable": True, "key": {"secretKeyRef": {}}}},
+    ],
+)
 def test_a_net_of_another_shape_is_told_of(net: object) -> None:
     with pytest.raises(ConfigError, match=r"is not an object|needs a name and a key"):
         net_variables(net, secret)

@@ -9,8 +9,9 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.interop.kafka_cluster import PASSWORD, UNPRIVILEGED, USER, Cluster, create_topic, free_ports
 from tests.process import IN_TIME, Program, started
 
@@ -49,7 +50,7 @@ async def reading(variables: Mapping[str, str]) -> AsyncIterator[Program]:
 
 
 @asynccontextmanager
-async def producing(kafka: Cluster, **options: str) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(kafka: Cluster, **options: str | int) -> AsyncIterator[AIOKafkaProducer]:
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", **options) as producer:
         yield producer
 
@@ -210,6 +211,74 @@ async def test_a_topic_that_is_not_there_ends_the_program_where_that_is_set(kafk
     ):
         assert await program.ended() == 1
     assert "there is no topic nowhere" in program.stderr.text
+
+
+async def test_a_record_of_ten_megabytes_is_an_event_like_any_other(kafka: Cluster) -> None:
+    await create_topic(kafka.bootstrap, "huge", settings={"max.message.bytes": str(20 << 20)})
+    huge = b"7" * (10 << 20)
+    async with producing(kafka, max_request_size=20 << 20) as producer:
+        for value in (b"1", huge, b"2"):
+            await producer.send_and_wait("huge", value)
+    async with RecordingSink() as sink:
+        async with reading(environment(kafka, sink, "huge")) as program:
+            await sink.accepted(3)
+            await all_committed(kafka, "huge", 1)
+            assert await program.stop() == 0
+        assert [event.data for event in sink.events] == [b"1", huge, b"2"]
+
+
+async def test_a_group_that_others_use_for_other_topics_gives_each_its_own(kafka: Cluster) -> None:
+    for topic in ("left", "right"):
+        await create_topic(kafka.bootstrap, topic, partitions=2)
+    async with RecordingSink() as left, RecordingSink() as right:
+        group = {"KAFKA_CONSUMER_GROUP": "group-of-both"}
+        async with (
+            reading(environment(kafka, left, "left", **group)) as first,
+            reading(environment(kafka, right, "right", **group)) as second,
+        ):
+            for program in (first, second):
+                await program.stderr.line(READY)
+            await produce(kafka, "left", range(10))
+            await produce(kafka, "right", range(10, 20))
+            await left.accepted(10)
+            await right.accepted(10)
+            assert [await program.stop() for program in (first, second)] == [0, 0]
+        assert set(values(left)) == set(range(10))
+        assert set(values(right)) == set(range(10, 20))
+
+
+@pytest.mark.parametrize("otherwise", ["earliest", "none"])
+async def test_records_that_were_deleted_before_they_were_read_are_told_of(kafka: Cluster, otherwise: str) -> None:
+    topic = f"deleted-{otherwise}"
+    await create_topic(kafka.bootstrap, topic)
+    async with RecordingSink() as sink:
+        variables = environment(kafka, sink, topic, KAFKA_OUT_OF_RANGE=otherwise)
+        await produce(kafka, topic, range(10))
+        async with reading(variables) as program:
+            await all_committed(kafka, topic, 1)
+            assert await program.stop() == 0
+        await produce(kafka, topic, range(10, 20))
+        await delete_before(kafka, topic, 15)
+        async with reading(variables) as program:
+            if otherwise == "none":
+                assert await program.ended() == 1
+                assert "has no offset 10 any more" in program.stderr.text
+                assert await committed(kafka, topic) == {0: 10}
+            else:
+                told = json.loads(await program.stderr.line("records are gone before they were read"))
+                assert (told["offset"], told["goes_on_at"]) == (10, 15)
+                await all_committed(kafka, topic, 1)
+                assert await program.stop() == 0
+                assert values(sink) == [*range(10), *range(15, 20)]
+
+
+async def delete_before(kafka: Cluster, topic: str, offset: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()
 
 
 async def test_a_wrong_password_is_told_of_and_a_right_one_in_its_file_helps(kafka: Cluster, tmp_path: Path) -> None:

@@ -40,14 +40,15 @@ class Mechanism(enum.Enum):
 
 def bootstrap_servers(value: str) -> tuple[str, ...]:
     """``host:port``, comma-separated; without a port, 9092."""
-    servers = tuple(part.strip() for part in value.split(",") if part.strip())
-    for server in servers:
-        match = _SERVER.fullmatch(server)
+    servers = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        match = _SERVER.fullmatch(part)
         if match is None or not 0 < int(match[2] or DEFAULT_PORT) < 65536:
-            raise ValueError(f"is no list of brokers: {ascii(server)[:60]} is not host:port")
+            raise ValueError(f"is no list of brokers: {ascii(part)[:60]} is not host:port")
+        servers.append(part if match[2] else f"{part}:{DEFAULT_PORT}")
     if not servers:
         raise ValueError("names no broker")
-    return tuple(server if _SERVER.fullmatch(server)[2] else f"{server}:{DEFAULT_PORT}" for server in servers)  # type: ignore[index]  # it matched above
+    return tuple(servers)
 
 
 def path(value: str) -> Path:
