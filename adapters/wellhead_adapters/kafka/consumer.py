@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 
@@ -130,12 +129,13 @@ async def open_consumer(config: KafkaConfig, *, group: bool = True) -> Consumer:
 
 
 def _assignors() -> tuple[type, ...]:
-    """Sticky as Knative's dispatcher, range as sarama, so that ours can join a group of theirs while they leave.
+    """Sticky, as Knative's dispatcher has it, and nothing beside it: aiokafka joins once for each that is named.
 
-    aiokafka keeps what its sticky assignor remembers on the class, where two consumers of one process would get each
-    other's: each has a class of its own.
+    With two, every rebalance is two, and a member that had no id yet leaves a ghost behind. aiokafka keeps what its
+    sticky assignor remembers on the class, where two consumers of one process would get each other's: each has a class
+    of its own.
     """
-    return type("Sticky", (StickyPartitionAssignor,), {}), RangePartitionAssignor
+    return (type("Sticky", (StickyPartitionAssignor,), {}),)
 
 
 def _milliseconds(seconds: float) -> int:
