@@ -140,7 +140,23 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", {"heartbeat", "ping", "kafka", "next", "produce", "replay", "display", "run", "validate", "version", "completion"}),
+        (
+            "",
+            {
+                "heartbeat",
+                "kafka",
+                "ping",
+                "next",
+                "produce",
+                "replay",
+                "demo",
+                "display",
+                "run",
+                "validate",
+                "version",
+                "completion",
+            },
+        ),
         ("h", {"heartbeat"}),
         ("heartbeat --per", {"--period"}),
         ("heartbeat --mode ", {"binary", "structured"}),

@@ -14,7 +14,7 @@ from wellhead.runtime import Exit, report, say
 from wellhead.runtime import main as run_adapter
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 
-from . import display, run, validate
+from . import demo, display, run, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 _OWN = {
     "display": "show the events that are sent to it: in the terminal, and live on a web page",
+    "demo": "try a source without what it reads, into the event display: wellhead demo kafka",
     "run": "run sources on this machine, without a cluster: --demo, or Knative YAML by -f",
     "validate": "say what is wrong with Knative YAML, offline: wellhead validate -f source.yaml",
     "version": "print the version",
     "completion": f"print a script for shell completion: {', '.join(SHELLS)}",
 }
+_OF_ADAPTERS = {"demo": demo.main, "run": run.main, "validate": validate.main}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return say(f"wellhead {__version__}")
     if command == "display":
         return display.main(rest)
-    if command == "run":
-        return run.main(rest, adapters())
-    if command == "validate":
-        return validate.main(rest, adapters())
+    if command in _OF_ADAPTERS:
+        return _OF_ADAPTERS[command](rest, adapters())
     if command == "completion":
         return _completion(rest)
     kinds, further = adapters(), _commands()
@@ -146,6 +146,7 @@ def _completion(arguments: Sequence[str]) -> int:
     commands: list[tuple[str, Sequence[Setting[object]]]] = [
         *((name, _flags(load)) for name, load in adapters().items()),
         *((name, load().flags()) for name, load in _commands().items()),
+        ("demo", demo.flags()),
         ("display", display.flags()),
         ("run", run.flags()),
         ("validate", validate.flags()),

@@ -95,9 +95,9 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
             access = to.access()
             if to.sink is None:
                 access = SinkAccess(ca_file=to.ca_file)  # credentials are for the sink that was named with them
-                url = await stack.enter_async_context(_display(said.port))
+                url = await stack.enter_async_context(event_display(said.port))
                 sink = replace(to, sink=Destination(uri=url))
-                _welcome(url, demo=said.demo)
+                welcome(url, demo=said.demo)
             binding, dead_letter = await bindings(sink, delivery, process, host.dead_letter_files)
             if planned is not None:
                 fleet = Fleet(
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
                 stack.callback(following.cancel)
             for name, environment in _DEMO.items() if said.demo else ():
                 source = host.open_sink(name, binding, policy=delivery.policy(), dead_letter=dead_letter, access=access)
-                host.start(name, _adapter(adapters[name](), environment), source)
+                host.start(name, configured(adapters[name](), environment), source)
             yield
 
     return run(
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
 
 
 @asynccontextmanager
-async def _display(port: int | None) -> AsyncIterator[str]:
+async def event_display(port: int | None) -> AsyncIterator[str]:
     """The event display on ``port``; where none was asked for, on 8080, or on a free one if that is taken."""
     async with AsyncExitStack() as stack:
         try:
@@ -137,14 +137,14 @@ async def _display(port: int | None) -> AsyncIterator[str]:
         yield url
 
 
-def _adapter(adapter_class: AdapterClass[Never], environment: Mapping[str, str]) -> Adapter:
+def configured(adapter_class: AdapterClass[Never], environment: Mapping[str, str]) -> Adapter:
     collector = Collector(environment)
     config = collector.read(adapter_class.Config)
     collector.check()
     return adapter_class(cast("Never", config))
 
 
-def _welcome(url: str, *, demo: bool) -> None:
+def welcome(url: str, *, demo: bool) -> None:
     what = "Heartbeats and ticks" if demo else "Events"
     print(
         f"\n  {what} arrive at {url}\n  Open it in a browser to see them live. Ctrl-C ends it.\n",
