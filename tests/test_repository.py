@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,13 @@ from wellhead.env import parse_flags, settings
 from wellhead.help import table
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.cli.command import adapters
+from wellhead_adapters.cli.demo import DemoSettings
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.cli.plan import FileSettings
 from wellhead_adapters.cli.replay import ReplaySettings
 from wellhead_adapters.cli.run import RunSettings
+from wellhead_adapters.kafka.connection import ConnectionSettings
+from wellhead_adapters.kafka.produce import ProduceSettings
 from wellhead_adapters.ping.preview import NextSettings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -62,6 +66,11 @@ def test_every_adapter_folder_is_an_adapter() -> None:
 def test_the_readme_of_the_library_has_the_tables_of_the_settings_of_all(config: type) -> None:
     readme = (ROOT / "sources/README.md").read_text(encoding="utf-8")
     assert between(readme, f"settings {config.__name__}") == table(config)
+
+
+def test_the_readme_of_kafka_has_the_table_of_produce() -> None:
+    readme = (PROGRAMS / "kafka/README.md").read_text(encoding="utf-8")
+    assert between(readme, "settings ProduceSettings") == table(ProduceSettings)
 
 
 def test_every_metric_and_no_other_is_in_the_readme_of_the_library() -> None:
@@ -117,9 +126,13 @@ def test_a_command_in_a_readme_exists_with_its_flags(words: list[str]) -> None:
         "display": (DisplaySettings, ProcessSettings),
         "run": (RunSettings, FileSettings, *COMMON),
         "next": (NextSettings,),
+        "produce": (ProduceSettings, ConnectionSettings),
+        "demo": (DemoSettings, ProcessSettings),
         "replay": (ReplaySettings, *COMMON),
         "validate": (FileSettings,),
     }
+    if command == "demo":
+        assert flags.pop(0) in entry_points(group="wellhead.demos").names
     if command in configs:
         known = [setting for config in configs[command] for setting in settings(config)]
         given = [word for word in flags if word not in ("--help", "-h")]

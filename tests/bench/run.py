@@ -39,7 +39,7 @@ class Bench(Protocol):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description="Benches beside their peers; see README.md.")
     parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"which ones (default: all): {', '.join(BENCHES)}")
-    parser.add_argument("--quick", action="store_true", help="under a minute: fewer and shorter rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--explain", action="store_true", help="where the heartbeat's start-up goes, import by import")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and samples to this file")
     said = parser.parse_args()
