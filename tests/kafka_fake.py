@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from aiokafka.errors import (
@@ -38,6 +38,7 @@ class FakeRecord:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    readable: bool = True
 
 
 @dataclass
@@ -84,6 +85,12 @@ class FakeKafka:
             log.records.append(FakeRecord(topic, partition, offset, T0 + offset, key, value))
             log.end = offset + 1
         self._wake()
+
+    def spoil(self, topic: str, offset: int, partition: int = 0) -> None:
+        """Make a record one that cannot be decoded."""
+        records = self.logs[topic][partition].records
+        (at,) = (number for number, record in enumerate(records) if record.offset == offset)
+        records[at] = replace(records[at], readable=False)
 
     def mark(self, topic: str, partition: int = 0) -> None:
         """Append the mark of a transaction: an offset that is no record."""
@@ -181,7 +188,7 @@ class FakeConsumer:
         self.settled.set()
 
     async def getmany(
-        self, *, timeout_ms: int = 0, max_records: int | None = None
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Mapping[TopicPartition, Sequence[FakeRecord]]:
         self.polls += 1
         if self.errors:
@@ -191,7 +198,7 @@ class FakeConsumer:
         while True:
             await self.settled.wait()
             changed = self._kafka.changed
-            found = self._fetched(max_records or 500)
+            found = self._fetched(set(partitions), max_records or 500)
             if found or loop.time() >= until:
                 return found
             try:
@@ -200,9 +207,9 @@ class FakeConsumer:
             except TimeoutError:
                 return {}
 
-    def _fetched(self, most: int) -> dict[TopicPartition, list[FakeRecord]]:
+    def _fetched(self, only: set[TopicPartition], most: int) -> dict[TopicPartition, list[FakeRecord]]:
         found: dict[TopicPartition, list[FakeRecord]] = {}
-        for place in sorted(self.assigned - self.paused):
+        for place in sorted((self.assigned & only if only else self.assigned) - self.paused):
             if self._kafka.deaf or most == 0:
                 break
             if place not in self.positions:
@@ -211,6 +218,9 @@ class FakeConsumer:
             if not log.begin <= position <= log.end:
                 raise OffsetOutOfRangeError({place: position})
             records = log.since(position)[:most]
+            # As aiokafka: what was read of other partitions is lost, and their positions stand behind it.
+            if not all(record.readable for record in records):
+                raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
             more = len(log.since(position)) > len(records)
             self.positions[place] = records[-1].offset + 1 if more else log.end
             most -= len(records)

@@ -585,6 +585,22 @@ async def test_a_missing_permission_is_told_once_and_waited_for(
     assert caplog.messages.count("Kafka does not let us read; tried again") == 1
 
 
+async def test_a_record_that_cannot_be_decoded_is_passed_told_and_counted(
+    kafka: FakeKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka.create("t", 2)
+    kafka.produce("t", *numbers(0, 10))
+    kafka.produce("t", *numbers(0, 10), partition=1)
+    kafka.spoil("t", 4, partition=1)
+    async with Replica(kafka) as it:
+        await it.transport.accepted(19)
+        await asyncio.sleep(1.1)
+        assert [committed(kafka, 0), committed(kafka, 1)] == [10, 10]
+        assert (len(it.transport.events), it.metric("records_unreadable_total")) == (19, [1])
+    (told,) = (record.__dict__ for record in caplog.records if record.levelno == logging.ERROR)
+    assert (told["topic"], told["partition"], told["offset"]) == ("t", 1, 4)
+
+
 async def test_an_error_that_does_not_pass_asks_for_a_new_consumer(kafka: FakeKafka) -> None:
     async with Replica(kafka) as it:
         await it.host.ready("ks")

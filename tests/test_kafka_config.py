@@ -267,7 +267,14 @@ def test_the_deployment_finds_its_secret_and_is_scaled_by_the_lag_of_its_own_gro
 def test_every_metric_and_no_other_is_in_the_readme() -> None:
     place = PartitionFacts(topic="t", partition=0, lag=1, committed_lag=1, in_flight=1, octets=1, paused=True)
     facts = ReaderFacts(
-        partitions=[place], progress_age=1, rebalances=1, new_consumers=0, resets=0, suppressed=0, tally=Tally()
+        partitions=[place],
+        progress_age=1,
+        rebalances=1,
+        new_consumers=0,
+        resets=0,
+        unreadable=0,
+        suppressed=0,
+        tally=Tally(),
     )
     readme = (ROOT / "adapters/wellhead_adapters/kafka/README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(wellhead_\w+)`", readme, re.MULTILINE) == [metric.name for metric in kafka_metrics(facts)]

@@ -36,6 +36,7 @@ class ReaderFacts:
     rebalances: int
     new_consumers: int
     resets: int
+    unreadable: int
     suppressed: int
     tally: Tally
 
@@ -79,6 +80,12 @@ _OF_ALL: Final[tuple[tuple[str, str, str, Callable[[ReaderFacts], float]], ...]]
         "counter",
         "Times that the next record had been deleted.",
         lambda facts: facts.resets,
+    ),
+    (
+        "wellhead_kafka_records_unreadable_total",
+        "counter",
+        "Records passed because nobody can decode them.",
+        lambda facts: facts.unreadable,
     ),
     (
         "wellhead_kafka_duplicates_suppressed_total",

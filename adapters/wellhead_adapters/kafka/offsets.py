@@ -28,6 +28,11 @@ class Offsets:
         """The offset to commit: everything before it is done. Where nothing is in flight: the reader's position."""
         return self._in_order[0] if self._in_order else self._position
 
+    @property
+    def position(self) -> int:
+        """The offset that the next record to be read has at least."""
+        return self._position
+
     def read(self, offset: int) -> None:
         """Note a record that was read. They are read in the order of their offsets."""
         self._in_order.append(offset)

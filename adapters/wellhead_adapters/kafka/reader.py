@@ -29,6 +29,7 @@ from .commits import Commits
 from .config import MissingTopic, OutOfRange
 from .pressure import Budget
 from .starting import Edge
+from .unreadable import step_over
 from .watchdog import Verdict
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self.partitions: Mapping[Place, Assigned] = {}
         self.rebalances = 0
         self.resets = 0
+        self.unreadable = 0
         self.consumer = consumer
         self._config = config
         self._deliveries = deliveries
@@ -211,13 +213,18 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 await self._go_on_elsewhere(error.args[0])
                 continue
             except KafkaError as error:
+                self._rewind()
                 await self._note_trouble(error)
                 continue
+            except UnicodeDecodeError as error:
+                self._rewind()
+                await self._step_over(error)
+                continue
             for place, records in batches.items():
-                self._take_in((place.topic, place.partition), records)
+                self._take_in(place, records)
 
-    def _take_in(self, place: Place, records: Sequence[Record]) -> None:
-        partition = self.partitions.get(place)
+    def _take_in(self, place: TopicPartition, records: Sequence[Record]) -> None:
+        partition = self.partitions.get((place.topic, place.partition))
         if partition is None or partition.revoked:
             return
         self._trouble = ""
@@ -252,6 +259,30 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             if partition.paused and not partition.revoked:
                 partition.paused = False
                 self.consumer.resume(TopicPartition(*partition.place))
+
+    def _rewind(self) -> None:
+        """Read on behind what was taken in.
+
+        Where aiokafka fails to decode one partition's records, it drops those that it had read of others in the same
+        call, and their positions stand behind them. To be called before anything else gets its turn.
+        """
+        assigned = self.consumer.assignment()
+        for partition in self.partitions.values():
+            place = TopicPartition(*partition.place)
+            if partition.offsets is not None and not partition.revoked and place in assigned:
+                self.consumer.seek(place, partition.offsets.position)
+
+    async def _step_over(self, error: UnicodeDecodeError) -> None:
+        found = await step_over(
+            self.consumer,
+            lambda: [TopicPartition(*one.place) for one in self.partitions.values() if not (one.paused or one.revoked)],
+            self._take_in,
+        )
+        if found is not None:
+            place, offset = found
+            self.unreadable += 1
+            facts = {"topic": place.topic, "partition": place.partition, "offset": offset, "reason": str(error)}
+            _log.error("record cannot be read and is passed: a header's name is no UTF-8", extra=facts)
 
     async def _go_on_elsewhere(self, gone: Mapping[TopicPartition, int]) -> None:
         """The records at these offsets are not there any more: deleted before they were read, or the topic is new."""

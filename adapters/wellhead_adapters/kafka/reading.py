@@ -47,6 +47,7 @@ class Reading:
         self._consumers = 0
         self._rebalances = 0
         self._resets = 0
+        self._unreadable = 0
 
     async def until_over(self, consumer: Consumer) -> None:
         """See `Reader.run`."""
@@ -59,6 +60,7 @@ class Reading:
         finally:
             self._rebalances += self._reader.rebalances
             self._resets += self._reader.resets
+            self._unreadable += self._reader.unreadable
             self._reader = None
 
     async def aclose(self) -> None:
@@ -74,6 +76,7 @@ class Reading:
             rebalances=self._rebalances + (reader.rebalances if reader else 0),
             new_consumers=max(0, self._consumers - 1),
             resets=self._resets + (reader.resets if reader else 0),
+            unreadable=self._unreadable + (reader.unreadable if reader else 0),
             suppressed=self._deliveries.suppressed,
             tally=self._deliveries.tally,
         )
