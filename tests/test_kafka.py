@@ -157,11 +157,11 @@ async def test_a_record_that_the_dead_letter_sink_refused_too_is_sent_again_unti
 ) -> None:
     kafka.produce("t", *numbers(0, 2))
     transport = FakeTransport()
-    transport.always(lambda post: Answer(400) if body(post) == b"0" or "dead" in post.url else Answer())
+    transport.always(lambda post: Answer(400) if body(post) == b"0" or "dead" in post.target.url else Answer())
     async with Replica(kafka, transport=transport, dead_letter="http://dead/"):
         await asyncio.sleep(20)
         assert (committed(kafka), values(transport)) == (0, [])
-        transport.always(lambda post: Answer(400) if body(post) == b"0" and "dead" not in post.url else Answer())
+        transport.always(lambda post: Answer(400) if body(post) == b"0" and "dead" not in post.target.url else Answer())
         await asyncio.sleep(60)
         assert (committed(kafka), values(transport)) == (2, [b"0", b"1"])
 

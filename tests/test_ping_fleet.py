@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from wellhead.access import SinkAccess
-from wellhead.delivery import Policy
 from wellhead.host import Host
 from wellhead.manifest import documents
+from wellhead.settings import DeliverySettings
 from wellhead.testing import FakeTransport, LoopClock
 from wellhead_adapters.cli.fleet import Fleet
 from wellhead_adapters.cli.plan import Plan, World, plan
@@ -76,7 +76,7 @@ class Files:
             ca_certs="",
             given=False,
             refs={},
-            policy=Policy(),
+            delivery=DeliverySettings(),
             access=SinkAccess(),
         )
 

@@ -22,7 +22,7 @@ from .health import Health
 from .help import help_screen
 from .host import Host
 from .log import LogLevel, configure
-from .metrics import sink_metrics
+from .metrics import adapter_metrics, sink_metrics
 from .settings import DeliverySettings, EventMode, HeaderValues, ProcessSettings, SinkSettings, TransportChoice
 from .transport.proxies import proxies
 
@@ -248,7 +248,10 @@ async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, 
         telemetry.wanted(os.environ),
         name=process.name or process.component or "wellhead",
         namespace=process.namespace,
-        metrics=lambda: list(sink_metrics({name: sink.counters for name, sink in host.sinks().items()})),
+        metrics=lambda: [
+            *sink_metrics({name: sink.counters for name, sink in host.sinks().items()}),
+            *adapter_metrics(host.adapters()),
+        ],
     )
     host.tracer = exports.tracer if exports is not None else None
     try:

@@ -7,11 +7,12 @@ one is right in the other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wellhead.env import Collector
 from wellhead.errors import ConfigError, Problem
-from wellhead.manifest import Collected
+from wellhead.manifest import Collected, secret
 
 from .config import KafkaConfig
 from .net import net_path, net_variables
@@ -32,10 +33,10 @@ _PATHS: Final = {
 }
 
 
-def from_manifest(document: Document) -> KafkaConfig:
+def from_manifest(document: Document, documents: Sequence[Document] = ()) -> KafkaConfig:
     """The configuration that a KafkaSource says. Raises `ConfigError` by path.
 
-    ``net`` refers to Secrets among the documents. Without ``consumerGroup`` the group is named after the source, where
+    ``net`` refers to Secrets among ``documents``. Without ``consumerGroup`` the group is named after the source, where
     Knative's webhook makes a random name.
     """
     problems: list[Problem] = []
@@ -44,7 +45,7 @@ def from_manifest(document: Document) -> KafkaConfig:
     variables |= _said(document, problems)
     if document.spec.get("net") is not None:
         with Collected(problems):
-            variables |= net_variables(document.spec["net"], document.secret)
+            variables |= net_variables(document.spec["net"], partial(secret, documents, document.namespace))
     collector = Collector({name: value for name, value in variables.items() if value})
     config = collector.read(KafkaConfig)
     reported = {problem.where for problem in problems}

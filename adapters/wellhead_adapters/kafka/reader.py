@@ -158,7 +158,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self.rebalances += 1
         self._full.clear()
         self.partitions = {
-            (place.topic, place.partition): Assigned((place.topic, place.partition)) for place in assigned
+            (place.topic, place.partition): Assigned((place.topic, place.partition)) for place in sorted(assigned)
         }
         await self._begin()
         _log.info("partitions are assigned", extra={"partitions": len(assigned)})
