@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
     from wellhead.adapter import Deadline, Fence
+    from wellhead.delivery import Attempt
     from wellhead.http_server import Request
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -333,6 +334,7 @@ class TimedSink:
         *,
         deadline: Deadline | None = None,
         fence: Fence | None = None,
+        after: Attempt | None = None,
     ) -> None:
         assert isinstance(event, CloudEvent)
         assert deadline is not None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
     from wellhead.adapter import Deadline, Fence
+    from wellhead.delivery import Attempt
 
     Sent: TypeAlias = CloudEvent | SdkEvent
 
@@ -139,6 +140,7 @@ class Meanwhile(FakeSink):
         *,
         deadline: Deadline | None = None,
         fence: Fence | None = None,
+        after: Attempt | None = None,
     ) -> None:
         await super().send(event, deadline=deadline, fence=fence)
         if self.events[-1].id == self._number:
@@ -180,7 +182,15 @@ class Stuck:
         self._left = accepts
         self._accepts_last = accepts_last
 
-    async def send(self, event: Sent, /, *, deadline: Deadline | None = None, fence: Fence | None = None) -> None:
+    async def send(
+        self,
+        event: Sent,
+        /,
+        *,
+        deadline: Deadline | None = None,
+        fence: Fence | None = None,
+        after: Attempt | None = None,
+    ) -> None:
         if self._left:
             self._left -= 1
             return
@@ -214,7 +224,15 @@ async def test_what_was_accepted_is_taken_out_now_and_then_so_that_a_kill_repeat
     left: list[list[str]] = []
 
     class Watching(Meanwhile):
-        async def send(self, event: Sent, /, *, deadline: Deadline | None = None, fence: Fence | None = None) -> None:
+        async def send(
+            self,
+            event: Sent,
+            /,
+            *,
+            deadline: Deadline | None = None,
+            fence: Fence | None = None,
+            after: Attempt | None = None,
+        ) -> None:
             left.append(ids(path))
             await super().send(event, deadline=deadline, fence=fence)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
+    from .delivery import Attempt
     from .event import CloudEvent
 
 ConfigT = TypeVar("ConfigT", contravariant=True)
@@ -67,7 +68,13 @@ class Sink(Protocol):
     """Where an adapter's events go. Given by the runtime, one per source; a fake is in `wellhead.testing`."""
 
     async def send(
-        self, event: CloudEvent | SdkEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None
+        self,
+        event: CloudEvent | SdkEvent,
+        /,
+        *,
+        deadline: Deadline | None = None,
+        fence: Fence | None = None,
+        after: Attempt | None = None,
     ) -> None:
         """Return once the sink, or the dead-letter sink, has accepted the event.
 
@@ -78,7 +85,8 @@ class Sink(Protocol):
         Retries, overrides, authentication, metrics and logs happen here; callers do none of it. Events sent one after
         another by one task arrive in that order. Cancelling the caller does not cancel the delivery: the runtime owns
         it and settles it within the grace. Past ``deadline``, or once ``fence`` is closed, the try on the wire is the
-        last; its outcome counts.
+        last; its outcome counts. ``after`` is `DeliveryError.attempt` of an earlier `send` of the same event: its tries
+        and its time count on, where they would begin anew.
         """
 
 

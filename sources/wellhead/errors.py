@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .delivery import Attempt
+
 
 class WellheadError(Exception):
     """Every exception this library raises on purpose."""
@@ -109,7 +111,8 @@ class DeliveryError(WellheadError):
 
     ``loss`` says how it ended; ``last`` is the last answer or failure in words; ``tries`` counts the tries on the
     wire. ``maybe_accepted`` is true where a try, not just the last, ended without an answer: the sink may hold the event.
-    ``dead_letter_failed`` is true where there is a dead-letter sink and it did not take the event either.
+    ``dead_letter_failed`` is true where there is a dead-letter sink and it did not take the event either. ``attempt``
+    is its history, for whoever sends it again.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class DeliveryError(WellheadError):
         tries: int,
         maybe_accepted: bool,
         dead_letter_failed: bool = False,
+        attempt: Attempt | None = None,
     ) -> None:
         self.event_id = event_id
         self.loss = loss
@@ -128,6 +132,7 @@ class DeliveryError(WellheadError):
         self.tries = tries
         self.maybe_accepted = maybe_accepted
         self.dead_letter_failed = dead_letter_failed
+        self.attempt = attempt
         super().__init__(f"event {event_id} {loss.value} after {tries} tries; last: {last}")
 
     @property

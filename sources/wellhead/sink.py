@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .address import Address
     from .binding import SinkBinding
     from .clock import Clock
+    from .delivery import Attempt
     from .telemetry import Tracer
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,13 @@ class HttpSink:
         self._stopped = False
 
     async def send(
-        self, event: CloudEvent | SdkEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None
+        self,
+        event: CloudEvent | SdkEvent,
+        /,
+        *,
+        deadline: Deadline | None = None,
+        fence: Fence | None = None,
+        after: Attempt | None = None,
     ) -> None:
         """See `wellhead.adapter.Sink.send`, whose contract this keeps."""
         ours = event if isinstance(event, CloudEvent) else CloudEvent.from_sdk(event)
@@ -87,7 +94,7 @@ class HttpSink:
         counters.taken += 1
         counters.in_flight += 1
         loop = self._loop or self._in_loop()
-        delivery = _Delivery(self, self.lane, ours, deadline, fence, loop)
+        delivery = _Delivery(self, self.lane, ours, deadline, fence, loop, after)
         if self._stopped:
             delivery.end(Loss.STOPPED)
         else:
@@ -166,6 +173,7 @@ class HttpSink:
             tries=delivery.number,
             maybe_accepted=delivery.maybe_accepted,
             dead_letter_failed=self._dead_letter is not None and loss in _DEAD_LETTERED,
+            attempt=delivery.attempt,
         )
 
     async def _to_dead_letter(self, lane: Lane, letter: CloudEvent, delivery: _Delivery) -> Loss | None:
@@ -213,8 +221,9 @@ class _Delivery(Tries):
         deadline: Deadline | None,
         fence: Fence | None,
         loop: asyncio.AbstractEventLoop,
+        after: Attempt | None,
     ) -> None:
-        super().__init__(lane, event, None if deadline is None else deadline.at, fence, loop)
+        super().__init__(lane, event, None if deadline is None else deadline.at, fence, loop, after)
         self._sink = sink
         self.deadline = deadline
         self._taken_at = loop.time()

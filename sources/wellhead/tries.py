@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .metrics import SinkCounters
     from .places import Places
 
+_FIRST: Final = Attempt()
 REFUSED: Final = frozenset((Loss.REFUSED, Loss.POISON))
 
 
@@ -80,6 +81,7 @@ class Tries:
         "_started",
         "_unclear",
         "_until",
+        "attempt",
         "event",
         "extra_headers",
         "fence",
@@ -95,7 +97,10 @@ class Tries:
         until: float | None,
         fence: Fence | None,
         loop: asyncio.AbstractEventLoop,
+        after: Attempt | None = None,
     ) -> None:
+        self.attempt = after or _FIRST
+        """What the next try goes by."""
         self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
         """What each try carries beside the event. Set before the first."""
         self.last: Outcome | None = None
@@ -153,7 +158,6 @@ class Tries:
     async def settle(self, outcome: Outcome | None = None) -> Loss | None:
         """Try until decided; the loss, or None where the address accepted the event. ``outcome`` is that of `start`."""
         lane = self._lane
-        attempt = Attempt()
         fresh = renewed = False
         while True:
             if outcome is None:
@@ -170,7 +174,7 @@ class Tries:
                 continue
             decision = decide(
                 lane.policy,
-                attempt,
+                self.attempt,
                 outcome,
                 sink=lane.address.facts,
                 now=self._loop.time(),
@@ -179,6 +183,7 @@ class Tries:
                 deadline=self._until,
                 fenced=self.fence is not None and self.fence.closed,
             )
+            self.attempt = replace(decision.attempt, number=decision.attempt.number + 1)
             self._tell_circuit(outcome, decision)
             if decision.verdict is Verdict.ACCEPTED:
                 return None
@@ -186,7 +191,6 @@ class Tries:
                 if decision.loss in REFUSED:
                     lane.address.note_refused()
                 return decision.loss
-            attempt = replace(decision.attempt, number=decision.attempt.number + 1)
             await self._pause(decision)
             outcome = None
 

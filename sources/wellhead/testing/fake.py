@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
     from wellhead.adapter import Deadline, Fence
+    from wellhead.delivery import Attempt
 
 
 class FakeSink:
@@ -28,7 +29,13 @@ class FakeSink:
         self._losses.extend(losses)
 
     async def send(
-        self, event: CloudEvent | SdkEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None
+        self,
+        event: CloudEvent | SdkEvent,
+        /,
+        *,
+        deadline: Deadline | None = None,
+        fence: Fence | None = None,
+        after: Attempt | None = None,  # noqa: ARG002 - it tries once
     ) -> None:
         """See `wellhead.adapter.Sink.send`."""
         ours = event if isinstance(event, CloudEvent) else CloudEvent.from_sdk(event)
