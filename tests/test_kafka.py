@@ -334,6 +334,21 @@ async def test_what_was_done_behind_one_that_was_not_is_not_sent_twice_by_the_sa
         assert it.metric("duplicates_suppressed_total") == [4]
 
 
+async def test_a_poison_record_reaches_its_dead_letter_however_often_the_group_rebalances(kafka: FakeKafka) -> None:
+    kafka.produce("t", b"poison")
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(500) if post.target.url == "http://sink/" else Answer())
+    policy = replace(PATIENT, retries=10, backoff_delay=SECOND)
+    async with Replica(kafka, transport=transport, policy=policy, dead_letter="http://dead/") as it:
+        for _ in range(12):
+            await asyncio.sleep(30)
+            await kafka.rebalance(GROUP)
+        await asyncio.sleep(1.1)
+        assert (it.sink.counters.dead_lettered, committed(kafka)) == (1, 1)
+    # One more than the policy says: of the eleventh the fence was closed when it ended, so that nothing was decided.
+    assert sum(post.target.url == "http://sink/" for post in transport.posts) == 12
+
+
 async def test_a_partition_that_was_lost_is_not_committed(kafka: FakeKafka) -> None:
     kafka.produce("t", *numbers(0, 3))
     transport = FakeTransport(latency=lambda: 1.0)

@@ -150,14 +150,18 @@ class Deliveries:
         if self._late and await self._late_done(held):
             return True
         event = record_event(self._source, record, self.tally)
+        attempt = self._memory.attempt(partition.place, record) if self._memory.knows(partition.place) else None
         wait = _AGAIN_FIRST
         while True:
             try:
-                await self._sink.send(event, fence=partition.fence)
+                await self._sink.send(event, fence=partition.fence, after=attempt)
             except DeliveryError as error:
                 if error.accounted:
                     return True
+                attempt = error.attempt
                 if error.loss in _NOT_OURS_ANY_MORE:
+                    if attempt is not None:
+                        self._memory.failing(partition.place, record, attempt)
                     return False
                 # The sink refused it, and the dead-letter sink did not take it: here it stays until one of them does.
                 facts = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
