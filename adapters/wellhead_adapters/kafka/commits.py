@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -37,8 +38,10 @@ class Commits:
         Returns within `TIMEOUT` seconds and a little.
         """
         async with self._turn:
-            for partition in partitions:
-                await self._look_at_position(partition)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POSITION_TIMEOUT):  # for all of them: a rebalance may be waiting
+                    for partition in partitions:
+                        await self._look_at_position(partition)
             now = asyncio.get_running_loop().time()
             due = {partition: offset for partition in partitions if (offset := _due(partition, now)) is not None}
             if due and await self._perform(due):
@@ -70,12 +73,11 @@ class Commits:
 
         All before the reader's position was handed over, in the same turn of the loop in which the position moved.
         """
-        if partition.offsets is None or len(partition.offsets):
+        if partition.offsets is None or len(partition.offsets) or partition.revoked:
             return
         try:
-            async with asyncio.timeout(_POSITION_TIMEOUT):
-                position = await self._consumer.position(TopicPartition(*partition.place))
-        except (KafkaError, TimeoutError):
+            position = await self._consumer.position(TopicPartition(*partition.place))
+        except KafkaError:
             return
         if not partition.revoked:  # else records may have been read since that nobody takes in
             partition.offsets.passed(position)
