@@ -274,6 +274,20 @@ async def test_a_partition_that_is_taken_away_is_drained_committed_and_taken_ove
         assert own == numbers(0, 30)
 
 
+async def test_what_waits_before_a_record_that_is_done_is_sent_before_its_partition_goes(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 5), key=b"slow, as one goes after another")
+    kafka.produce("t", *numbers(5, 30))
+    kafka.produce("t", *numbers(30, 40), key=b"slow, as one goes after another")
+    transport = FakeTransport(latency=lambda: 0.5)
+    config = replace(CONFIG, ordering=Ordering.KEY)
+    async with Replica(kafka, config, transport=transport):
+        await transport.accepted(26)
+    assert committed(kafka) == 30
+    async with Replica(kafka, config, transport=transport):
+        await transport.accepted(40)
+    assert len(transport.posts) == 40
+
+
 async def test_with_a_dead_sink_a_partition_is_let_go_in_time_and_not_tried_again(kafka: FakeKafka) -> None:
     kafka.produce("t", *numbers(0, 3))
     transport = FakeTransport()

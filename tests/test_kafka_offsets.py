@@ -151,17 +151,18 @@ def test_orderings_differ_in_what_waits_for_what() -> None:
     st.lists(st.tuples(st.integers(0, 1), st.sampled_from([None, b"a", b"b"]))),
     st.sampled_from(Ordering),
     st.integers(0, 5),
+    st.integers(0, 10),
 )
 def test_what_is_dropped_is_never_taken_and_what_is_kept_is(
-    records: list[tuple[int, bytes | None]], ordering: Ordering, taken: int
+    records: list[tuple[int, bytes | None]], ordering: Ordering, taken: int, since: int
 ) -> None:
     lanes: Lanes[Item] = Lanes()
     items = [Item(partition, key, number, ordering) for number, (partition, key) in enumerate(records)]
     for item in items:
         lanes.put(item)
     started = [first for _ in range(taken) if (first := lanes.take()) is not None]
-    lanes.drop(lambda item: item.partition == 0)
-    kept = [item for item in items if item.partition == 1 and item not in started]
+    lanes.drop(lambda item: item.partition == 0 and item.number >= since)
+    kept = [item for item in items if (item.partition == 1 or item.number < since) and item not in started]
     seen = []
     while started:
         lanes.done(started.pop())

@@ -75,21 +75,25 @@ class Deliveries:
         self._wake()
 
     async def let_go(self, partitions: Collection[Assigned], *, drain: float, settle: float) -> None:
-        """Begin nothing more of these; return when what is on its way has ended, or the time is over.
+        """Begin no more of these than has to be; return when what is on its way has ended, or the time is over.
 
-        For ``drain`` seconds deliveries go on as ever. Then the fences close: what waits for its next try ends at
-        once, what is on the wire has ``settle`` more seconds to be accepted. A partition of which a delivery has
-        failed for longer than ``drain`` already is not waited for. What ends later is remembered, not committed: should
-        its partition come back, the record waits for that end, and is not sent again where it was accepted.
+        For ``drain`` seconds deliveries go on as ever, also of what waited before a record that had begun. Then the
+        fences close: what waits for its next try ends at once, what is on the wire has ``settle`` more seconds to be
+        accepted. A partition of which a delivery has failed for longer than ``drain`` already is not waited for. What
+        ends later is remembered, not committed: should its partition come back, the record waits for that end, and is
+        not sent again where it was accepted.
         """
         for partition in partitions:
             partition.revoked = True
-        self._lanes.drop(lambda held: held.partition.revoked)
         hopeful = [partition for partition in partitions if partition.oldest(self._now()) < drain]
+        # What waits before a record that is done or on its way is sent as well: else that one would come again.
+        last = {partition: _last_begun(partition) for partition in hopeful}
+        self._lanes.drop(lambda held: held.partition.revoked and held.record.offset > last.get(held.partition, -1))
         for partition in partitions:
             if partition not in hopeful:
                 partition.fence.close()
         await self._until_settled(hopeful, drain)
+        self._lanes.drop(lambda held: held.partition.revoked)
         for partition in partitions:
             partition.fence.close()
         await self._until_settled(partitions, settle)
@@ -221,3 +225,9 @@ class Deliveries:
                 while any(partition.under_way for partition in partitions):
                     self._settled.clear()
                     await self._settled.wait()
+
+
+def _last_begun(partition: Assigned) -> int:
+    """The highest offset that is done or under way; -1 where there is none."""
+    ahead = partition.offsets.ahead() if partition.offsets is not None else {}
+    return max([-1, *ahead, *(held.record.offset for held in partition.under_way)])

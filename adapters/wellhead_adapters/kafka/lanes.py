@@ -73,11 +73,11 @@ class Lanes(Generic[ItemT]):
             self._behind.pop(item.lane, None)
 
     def drop(self, gone: Callable[[ItemT], bool]) -> None:
-        """Forget what is ``gone`` and was not taken. Items of one lane are gone together."""
+        """Forget what is ``gone`` and was not taken. Of one lane, what stands behind a gone item is gone too."""
         for item in self._ready:
             if gone(item):
                 self._behind.pop(item.lane, None)
         self._ready = deque(item for item in self._ready if not gone(item))
         for behind in self._behind.values():
-            if behind and gone(behind[0]):
-                behind.clear()
+            while behind and gone(behind[-1]):
+                behind.pop()
