@@ -390,6 +390,11 @@ def test_each_cause_has_its_words(error: BaseException, told: str) -> None:
     assert cause_of(error, settings(**USER)) == told
 
 
+def test_a_connection_that_worked_before_is_told_no_setting() -> None:
+    error = closed_by(asyncio.IncompleteReadError(b"", 4))
+    assert cause_of(error, settings(**USER), worked=True) == "the connection broke"
+
+
 def test_brokers_that_fail_alike_are_told_of_together() -> None:
     failures = Failures(settings())
     failures.note("a:1", ConnectionRefusedError())

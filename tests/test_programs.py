@@ -279,7 +279,10 @@ async def test_an_adapter_of_another_package_is_found_by_its_entry_point(third_p
     assert "  burst         Send a burst of events, from another package\n" in it.stdout.text
     code, it = await run(WELLHEAD, "completion", "bash", env=third_party)
     assert code == 0
-    assert 'words="broken burst heartbeat kafka ping next produce replay demo display run validate version completion"' in it.stdout.text
+    assert (
+        'words="broken burst heartbeat kafka ping next produce replay demo display run validate version completion"'
+        in it.stdout.text
+    )
 
 
 async def test_an_adapter_that_cannot_be_loaded_spoils_only_itself(third_party: dict[str, str]) -> None:

@@ -99,7 +99,7 @@ class Failures:
 
     def note(self, broker: str, error: BaseException) -> None:
         """A connection to ``broker`` failed by ``error``."""
-        cause = cause_of(error, self._settings)
+        cause = cause_of(error, self._settings, worked=self._started)
         self._causes[broker] = cause
         if self._started and time.monotonic() >= self._told.get(cause, 0.0):
             self._told[cause] = time.monotonic() + _AGAIN_SECONDS
@@ -131,8 +131,8 @@ def _overhear(record: logging.LogRecord) -> bool:
     return False
 
 
-def cause_of(error: BaseException, settings: ConnectionSettings) -> str:
-    """What is wrong, and which setting it is about where it is about one."""
+def cause_of(error: BaseException, settings: ConnectionSettings, *, worked: bool = False) -> str:
+    """What is wrong, and which setting it is about where it is about one. ``worked``: it has been right before."""
     root = _root(error)
     if isinstance(root, SaslAuthenticationFailed):
         return f"it refuses {_who(settings)}{_said(root)}"
@@ -140,20 +140,26 @@ def cause_of(error: BaseException, settings: ConnectionSettings) -> str:
         return f"it does not take {settings.mechanism.value} there (KAFKA_NET_SASL_TYPE)"
     if isinstance(root, ssl.SSLError):
         return _tls_cause(root)
-    if isinstance(root, asyncio.IncompleteReadError | ConnectionResetError | BrokenPipeError):
+    return _network_cause(root, settings, worked=worked)
+
+
+def _network_cause(error: BaseException, settings: ConnectionSettings, *, worked: bool) -> str:
+    if isinstance(error, asyncio.IncompleteReadError | ConnectionResetError | BrokenPipeError):
+        if worked:
+            return "the connection broke"
         return (
             f"it closes the connection at once: does its listener {_EXPECTED[settings.uses_tls, settings.uses_sasl]}?"
         )
-    if isinstance(root, ConnectionRefusedError):
+    if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
-    if isinstance(root, socket.gaierror):
+    if isinstance(error, socket.gaierror):
         return "there is no such host name"
-    if isinstance(root, TimeoutError | asyncio.TimeoutError):
-        hint = "" if settings.uses_tls else ": does its listener want TLS?"
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        hint = "" if settings.uses_tls or worked else ": does its listener want TLS?"
         return f"it does not answer in time{hint}"
-    if isinstance(root, OSError) and root.strerror:
-        return root.strerror
-    return str(root) or type(root).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def _root(error: BaseException) -> BaseException:
