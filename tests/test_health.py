@@ -137,7 +137,7 @@ async def test_the_metrics_parse_and_add_up(probe: Probe) -> None:
         ended = sum(value.get(f"wellhead_events_{end}_total", 0) for end in ("delivered", "dead_lettered", "refused"))
         dropped = value.get("wellhead_events_dropped_total", 0)
         assert value["wellhead_events_taken_total"] == ended + dropped + value["wellhead_events_in_flight"]
-        assert value["wellhead_events_taken_total"] == sink.counters.taken == 4
+        assert value["wellhead_events_taken_total"] == sink.counters.taken == 6
         assert value["wellhead_sink_up"] == 0
         assert value["wellhead_try_duration_seconds_count"] == value["wellhead_tries_total"]
 
@@ -154,11 +154,11 @@ async def test_the_sinks_are_told_of_in_json_without_their_queries(probe: Probe)
         "reason": "HTTP 503",
         "circuit": "closed",
         "events": {
-            "taken": 4,
+            "taken": 6,
             "delivered": 1,
             "deadLettered": 0,
             "refused": 1,
-            "dropped": {"exhausted": 1},
+            "dropped": {"exhausted": 3},
             "inFlight": 1,
             "held": 0,
             "onWire": 1,
@@ -181,7 +181,7 @@ async def test_the_state_of_a_sink_is_what_its_engine_says(probe: Probe) -> None
 
 
 async def _busy(sources: Sources) -> None:
-    """A sink of each name with one event delivered, one refused, one exhausted and one in flight."""
+    """A sink of each name with one event delivered, one refused, three exhausted and one in flight."""
     for name in ("well", AWKWARD_NAME):
         transport = FakeTransport()
         host = Host(transport, SystemClock())
@@ -189,15 +189,15 @@ async def _busy(sources: Sources) -> None:
             name, SinkBinding(sink="http://well/?key=hunter2"), policy=Policy(retries=0, timeout=None)
         )
         sources.open[name] = sink
-        transport.then(Answer(202), Answer(422), Answer(503), Hang())
-        for number in range(3):
+        transport.then(Answer(202), Answer(422), *[Answer(503)] * 3, Hang())
+        for number in range(5):
             try:
                 await sink.send(CloudEvent(id=str(number), source="/spring", type="drop"))
             except DeliveryError:
                 assert number > 0
         # Left in flight: the loop's end cancels it.
-        sending = asyncio.create_task(sink.send(CloudEvent(id="3", source="/spring", type="drop")))
-        await transport.came(4)
+        sending = asyncio.create_task(sink.send(CloudEvent(id="5", source="/spring", type="drop")))
+        await transport.came(6)
         sending.cancel()
 
 

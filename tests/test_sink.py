@@ -830,6 +830,27 @@ class TestLogs:
         assert logged.facts("sink is down")["reason"] == "HTTP 503: full"
         assert logged.facts("sink is up again")["down_seconds"] == 2 + 4 + 8 + 16 + 30 + 30
 
+    async def test_a_sink_that_fails_now_and_then_among_accepted_events_is_not_down(self, logged: Logged) -> None:
+        transport = FakeTransport(latency=lambda: 0.01)
+        transport.then(*[Answer(503 if number % 20 == 7 else 202) for number in range(1000)])
+        sink = in_memory(transport, policy=FAST)
+
+        async def lane(number: int) -> None:
+            for one in range(50):
+                await sink.send(event(100 * number + one))
+
+        await asyncio.gather(*(lane(number) for number in range(10)))
+        assert sink.counters.tries["503"] > 20
+        assert logged.lines == []
+
+    async def test_a_sink_that_accepted_others_just_now_and_fails_thrice_is_down(self, logged: Logged) -> None:
+        transport = FakeTransport(latency=lambda: 0.01)
+        transport.then(Answer(), *[Answer(503)] * 3)
+        sink = in_memory(transport, policy=FAST)
+        await sink.send(event(1))
+        await sink.send(event(2))
+        assert logged.lines == ["sink is down", "sink is up again"]
+
     async def test_many_events_tell_it_once(self, logged: Logged) -> None:
         transport = FakeTransport()
         transport.always(Answer(503))

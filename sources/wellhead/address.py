@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 _log = logging.getLogger(__name__)
+_JUST_NOW: Final = 1.0  # seconds
+_FAILURES: Final = 3
 _SECRET_LENGTH: Final = 4  # what is shorter is no secret, and blanking it would garble every answer
 
 
@@ -56,6 +58,8 @@ class Address:
         self.since: float | None = None
         """When it last went up or down, by the loop's clock."""
         self._held = False
+        self._failures = 0
+        self._failed_at = float("-inf")
         query = binding.sink.partition("?")[2]
         values = [part.rpartition("=")[2] for part in query.split("&")]
         self._query_values = tuple(dict.fromkeys((*values, *map(unquote, values), *map(unquote_plus, values))))
@@ -113,7 +117,7 @@ class Address:
 
     def _ended(self, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
         if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
-            self.facts.refused_in_a_row = 0
+            self.facts.refused_in_a_row = self._failures = 0
             self.facts.accepted_started = max(self.facts.accepted_started, started)
             if not self.up:
                 self._note_up()
@@ -147,9 +151,15 @@ class Address:
         _log.info("sink is up again", extra={"sink": self.shown, "down_seconds": seconds, "held": self.held()})
 
     def _note_trouble(self, outcome: Outcome, started: float) -> None:
+        """It is down once it has failed; one that accepted others just now, only when it fails again and again."""
         kind = reaction(outcome)
-        if kind is not Reaction.REFUSE and self.facts.accepted_started < started and not is_stale(outcome):
-            self._note_down(outcome, asyncio.get_running_loop().time(), held=kind is Reaction.HOLD)
+        if kind is Reaction.REFUSE or self.facts.accepted_started >= started or is_stale(outcome):
+            return
+        now = asyncio.get_running_loop().time()
+        if started >= self._failed_at:  # those that were on the wire together count as one
+            self._failures, self._failed_at = self._failures + 1, now
+        if self._failures >= _FAILURES or started - self.facts.accepted_started > _JUST_NOW:
+            self._note_down(outcome, now, held=kind is Reaction.HOLD)
 
     def _note_down(self, outcome: Outcome, now: float, *, held: bool) -> None:
         self.down_reason = describe(outcome)
