@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import logging
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -790,6 +791,24 @@ class TestDrain:
 
 
 # What may come of a transport, or of overrides, that break their promises.
+
+
+async def test_an_accepted_event_leaves_nothing_to_the_collector_of_cycles() -> None:
+    async with over_http() as (_, sink):
+        await sink.send(event())
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(50):
+                await sink.send(event(number))
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = {type(one).__module__ + "." + type(one).__qualname__ for one in gc.garbage}
+            assert not [kind for kind in kinds if kind.startswith("wellhead.") and "http_" not in kind]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 @pytest.mark.looptime

@@ -295,7 +295,8 @@ class Tries:
         lane.counters.count_try(word, self._loop.time() - self._started)
         if self.number > 1:
             lane.counters.retries += 1
-        self._done(outcome)
+        done, self._done, self._end = self._done, _unused, _unused  # else each event leaves a cycle to the collector
+        done(outcome)
 
     def note_accepted(self) -> None:
         """What `start` began was accepted; `settle` is not called."""
@@ -337,6 +338,10 @@ class Tries:
                     forget()
         if decision.verdict is Verdict.HOLD:
             self._lane.address.reread()
+
+
+def _unused(_outcome: object = None) -> None:
+    """In the place of what a try has no more use for."""
 
 
 def _wake(waiting: asyncio.Future[bool]) -> None:
