@@ -12,8 +12,9 @@ ten seconds finds a sink that is back as soon as it did alone.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Final
+
+from .places import Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ class Circuit:
         self._failed_at = _LONG_AGO
         self._next = _LONG_AGO
         self._probing = False
-        self._line: deque[asyncio.Future[bool]] = deque()  # each is told whether it is the probe
+        self._line = Line()  # each is told whether it is the probe
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -52,9 +53,8 @@ class Circuit:
         self.failures = 0
         self.open = self._probing = False
         self._disarm()
-        line, self._line = self._line, deque()
-        for waiting in line:
-            _tell(waiting, probe=False)
+        while self._line.tell(False):  # noqa: FBT003 - no probe
+            pass
 
     def failed(self, started: float, now: float, after: float) -> None:
         """A try that began at ``started`` found the sink in trouble; the sink asks for ``after`` seconds at least."""
@@ -72,9 +72,7 @@ class Circuit:
 
         The probe calls `failed` or `succeeded`, and always `ended`. Cancel the future to leave the line.
         """
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[bool] = loop.create_future()
-        self._line.append(waiting)
+        waiting = self._line.join()
         if until is not None and until <= self._next:
             self._hurry(waiting)
         self._arm()
@@ -99,8 +97,8 @@ class Circuit:
         if asyncio.get_running_loop().time() < self._next:  # a failure meanwhile put it off
             self._arm()
             return
-        while self._line and not self._probing:
-            self._probing = _tell(self._line.popleft(), probe=True)
+        if not self._probing:
+            self._probing = self._line.tell(True)  # noqa: FBT003 - the probe
 
     def _hurry(self, waiting: asyncio.Future[bool]) -> None:
         if waiting.done():
@@ -110,12 +108,5 @@ class Circuit:
         if self._probing or loop.time() < at:
             loop.call_at(max(at, loop.time() + HURRIED_SECONDS / 4), self._hurry, waiting)
         else:
-            self._probing = _tell(waiting, probe=True)
-
-
-def _tell(waiting: asyncio.Future[bool], *, probe: bool) -> bool:
-    """Whether it still waited."""
-    if waiting.done():
-        return False
-    waiting.set_result(probe)
-    return True
+            waiting.set_result(True)
+            self._probing = True

@@ -171,9 +171,9 @@ class Wire(asyncio.Transport):
 
     def alert(self) -> None:
         """What TLS 1.3 does when it does not like the client's certificate."""
-        alert = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required")
-        alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
-        self._later_in(lambda: self._end(alert))
+        error = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required")
+        error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+        self._later_in(lambda: self._end(error))
 
     def read_again(self) -> None:
         self.reading = True

@@ -126,7 +126,7 @@ class World:
         else:
             write()
 
-    async def happen(self, one: Happening, process: Process) -> Process:  # noqa: C901, PLR0912 - a table of faults
+    async def happen(self, one: Happening, process: Process) -> Process:
         """Do it, and undo it after its time; the process that lives then."""
         self.injected[one.kind] += 1
         loop = asyncio.get_running_loop()
@@ -195,19 +195,23 @@ class World:
 
 
 class FollowingTrust(Trust):
-    """Trusts what the world's bundle holds at the moment."""
+    """Trusts what the world's bundle holds; looks once a second, and when it is told to."""
 
     def __init__(self, world: World) -> None:
-        super().__init__()
+        super().__init__(now=asyncio.get_running_loop().time)
         self._world = world
+        self._made_for = -1
 
     def context(self) -> ssl.SSLContext:
-        if self._context is None or self._force:
-            self._force = False
+        if self._now() >= self._look_at and self._made_for != self._world.trusted:
             context = Context(ssl.PROTOCOL_TLS_CLIENT)
-            context.generation = self._world.trusted
+            self._made_for = context.generation = self._world.trusted
             self._context = context
-        return self._context
+            self._look_at = self._now() + 1.0
+        return super().context()
+
+    def _look(self) -> None:
+        """There are no files."""
 
 
 class Process:
@@ -220,8 +224,8 @@ class Process:
         self.on_wire = 0
         self.transport = HttpTransport(limit=plan.limit, connect=self._dial, luck=world.die.random)
         binding = SinkBinding(sink=f"{world.scheme}://sink/in?key=hunt%20er2")
-        token = CredentialSources(token_file=world.token_file if plan.token else None)
-        address = Address(binding, self, credentials=Credentials(token), trust=FollowingTrust(world))
+        sources = CredentialSources(token_file=world.token_file if plan.token else None)
+        address = Address(binding, self, credentials=Credentials(sources), trust=FollowingTrust(world))
         dead = Address(SinkBinding(sink="http://dead-letters/"), self) if plan.dead_letter else None
         self.sink = HttpSink(
             binding,
@@ -355,8 +359,8 @@ class Process:
         transport, broken = self.transport, self.world.record.broken
         if self.world.network.wires:
             broken.append(f"{len(self.world.network.wires)} connections are left open")
-        if transport.tries or transport._pools:
-            broken.append(f"the transport keeps {len(transport.tries)} tries and {len(transport._pools)} pools")
+        if transport._tries or transport._pools:
+            broken.append(f"the transport keeps {len(transport._tries)} tries and {len(transport._pools)} pools")
         if self.sink._deliveries or self.on_wire:
             broken.append(f"{len(self.sink._deliveries)} deliveries and {self.on_wire} tries are left")
 
