@@ -39,7 +39,8 @@ check: lint test  ## what has to be green at each commit
 interop: $(VENV)/.dev  ## tests against real peers: the Go SDK, images, Knative's programs where KNATIVE_BIN is given
 	@$(BIN)/python -m pytest -q tests/interop $(ARGS)
 
-soak: $(VENV)/.dev  ## the long faults: a Kafka cluster in chaos, some minutes (CHAOS="--seed 2 --records 1000000")
+soak: $(VENV)/.dev  ## the long faults: a thousand simulated worlds (ARGS="--seeds 20000", "--seed 7"), then a Kafka cluster in chaos (CHAOS=…)
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 	@$(BIN)/python tests/faults/kafka_chaos.py $(CHAOS)
 
 bench: $(VENV)/.dev  ## speed, memory and start-up, as ratios to a peer in the same run
