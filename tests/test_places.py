@@ -47,7 +47,10 @@ async def test_who_left_the_line_is_not_kept_though_no_place_comes_free() -> Non
     assert len(places._line) < 100
 
 
-@given(number=st.integers(1, 3), moves=st.lists(st.tuples(st.sampled_from("take wait leave back".split()), st.integers(0, 5))))
+@given(
+    number=st.integers(1, 3),
+    moves=st.lists(st.tuples(st.sampled_from(["take", "wait", "leave", "back"]), st.integers(0, 5))),
+)
 def test_places_taken_and_free_always_add_up(number: int, moves: list[tuple[str, int]]) -> None:
     async def play() -> None:
         places, held, line = Places(number), 0, deque[asyncio.Future[bool]]()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from tests.faults.happenings import HAPPENINGS, STOPS
 from tests.faults.trouble import FAULTS
 
 from wellhead.delivery import Policy
@@ -14,21 +15,7 @@ from wellhead.delivery import Policy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HAPPENINGS: Final = (
-    "outage",
-    "DNS gone",
-    "DNS elsewhere",
-    "address is silent",
-    "connections reset",
-    "TLS expired",
-    "TLS wrong host",
-    "TLS rotated",
-    "token rotated",
-    "fences closed",
-    "SIGTERM",
-    "kill",
-)
-"""What happens to the whole world, beside what the sink does with one request."""
+KINDS: Final = (*HAPPENINGS, *STOPS)
 
 POLICIES: Final = {
     "default": Policy(),
@@ -106,8 +93,7 @@ def _happenings(die: random.Random) -> Sequence[Happening]:
     long = die.random() < 0.1
     number = die.choice((0, 1, 2, 5))
     drawn = [
-        Happening(die.uniform(0.0, 60.0), die.choice(HAPPENINGS), die.choice((0.1, 1.0, 20.0, 100.0)))
-        for _ in range(number)
+        Happening(die.uniform(0.0, 60.0), die.choice(KINDS), die.choice((0.1, 1.0, 20.0, 100.0))) for _ in range(number)
     ]
     if long:
         drawn.append(Happening(die.uniform(0.0, 10.0), "outage", 3600.0))

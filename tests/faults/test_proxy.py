@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -32,8 +31,8 @@ PATIENT: Final = Policy(
 def sockets() -> int:
     """How many this process has open, where that can be known."""
     folder = Path("/proc/self/fd")
-    links = [os.readlink(one) for one in folder.iterdir() if one.is_symlink()] if folder.is_dir() else []
-    return sum(link.startswith("socket:") for link in links)
+    links = [one.readlink() for one in folder.iterdir() if one.is_symlink()] if folder.is_dir() else []
+    return sum(link.name.startswith("socket:") for link in links)
 
 
 async def delivered_through(faults: tuple[str, ...], chance: float, seed: int) -> FaultProxy:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.faults.plan import HAPPENINGS, Happening, Plan, plan
+from tests.faults.plan import KINDS, Happening, Plan, plan
+from tests.faults.process import Process
 from tests.faults.trouble import FAULTS
-from tests.faults.world import Process, World, live, run
+from tests.faults.world import World, live, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,7 +46,7 @@ def test_every_law_holds_where_half_of_all_requests_meet_this(kind: str) -> None
     assert report.injected[kind]
 
 
-@pytest.mark.parametrize("kind", HAPPENINGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_law_holds_where_this_happens_to_the_world(kind: str) -> None:
     happens = (Happening(at=0.5, kind=kind, seconds=10.0), Happening(at=20.0, kind=kind, seconds=3.0))
     report = run(replace(SMALL, tasks=4, events=20, pause=2.0, secure=True, token=True, happenings=happens))
