@@ -158,8 +158,9 @@ class Wire(asyncio.Transport):
 
     # The peer's side.
 
-    def send(self, octets: bytes) -> None:
-        for piece in self._pieces(octets):
+    def send(self, octets: bytes, *, whole: bool = False) -> None:
+        """``whole``: it arrives in one piece."""
+        for piece in [octets] if whole else self._pieces(octets):
             self._later_in(lambda piece=piece: self._protocol_of().data_received(piece))  # type: ignore[misc]  # as above
 
     def finish(self) -> None:

@@ -95,6 +95,8 @@ class Process:
             raise
         if self.alive:
             record.acknowledged[event.id] = None
+            if event.id not in record.sink.accepted | record.dead_letters.accepted:
+                record.broken.append(f"{event.id} was acknowledged, and no sink had accepted it by then")
         else:
             record.interrupted.add(event.id)
 

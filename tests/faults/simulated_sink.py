@@ -131,7 +131,7 @@ class Conversation:
         if self.die.random() < 0.5:
             self.take()
 
-    def answer(self, status: int, octets: bytes) -> None:
+    def answer(self, status: int, octets: bytes, *, whole: bool = False) -> None:
         """Send this, which says ``status`` to who can read it."""
         seen, event_id = self._sink.seen, self.request.id
         if 200 <= status < 300:
@@ -140,7 +140,7 @@ class Conversation:
         else:
             seen.statuses.setdefault(event_id, []).append(status)
         if octets:
-            self.wire.send(octets)
+            self.wire.send(octets, whole=whole)
 
     def accepting(self) -> None:
         self.answer(202, ACCEPTED)

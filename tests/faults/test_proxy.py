@@ -20,7 +20,7 @@ from wellhead.sink import HttpSink
 from wellhead.testing import RecordingSink
 from wellhead.transport.http import HttpTransport
 
-LANES: Final = 16
+LANES: Final = 8
 EVENTS: Final = 25
 IN_TIME: Final = 30.0
 PATIENT: Final = Policy(

@@ -304,7 +304,10 @@ def wrong_body(it: Conversation) -> None:
 
 @FAULTS.fault("more than was asked for")
 def twice(it: Conversation) -> None:
-    it.answer(202, plain(202) + it.die.choice((plain(202), plain(503), b"x", b"\r\n")))
+    # In one piece: of what comes later nobody could tell that it is not the answer to the next request.
+    more = it.die.choice((plain(202), plain(202)[:20], plain(503), b"x", b"\r\n"))
+    it.answer(202, plain(202) + more, whole=True)
+    it.later(0.05, lambda: it.wire.send(plain(202)[20:]) if more == plain(202)[:20] else None)
 
 
 @FAULTS.fault("an answer that nobody asked for")

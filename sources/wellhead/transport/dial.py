@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -29,14 +30,16 @@ async def dial(
     """Connect ``protocol()`` to ``host``; it is told its transport as usual, after the TLS handshake.
 
     The name is resolved anew, so that a sink that moved is found; of several addresses those with the fewest
-    ``connections`` of ours are tried first, so that each pod behind a name gets its share. Raises OSError where
+    ``connections`` of ours are tried first, whichever of equals, so that each pod behind a name gets its share. Raises OSError where
     there is no connection and ssl.SSLError where the handshake fails. Cancelling leaves nothing open.
     """
     from aiohappyeyeballs import start_connection  # noqa: PLC0415 - not before the first connection
 
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    found.sort(key=lambda info: connections(info[4]))
+    preferred = found[0][0]
+    random.shuffle(found)  # of a burst of connections, which are counted only once they are made, not all go to one pod
+    found.sort(key=lambda info: (connections(info[4]), info[0] != preferred))
     connected = await start_connection(found, happy_eyeballs_delay=_HEAD_START, interleave=1, loop=loop)
     try:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
