@@ -255,7 +255,7 @@ class TestDeliveriesBehindIt:
         for number in range(1000):
             with pytest.raises(DeliveryError):
                 await sink.send(event(number), deadline=Deadline(now() + 0.5))
-        circuit = sink._lane.circuit
+        circuit = sink.lane.circuit
         assert circuit is not None
         assert len(circuit._line) < 100
         assert not sink._deliveries

@@ -210,19 +210,25 @@ class Tries:
     async def _turn(self) -> Loss | None:
         """Wait until the circuit lets it through, and take a place on the wire; or the loss, and no place."""
         circuit, places = self._lane.circuit, self._lane.places
-        while circuit is not None and circuit.open and not self._probe:
+        while True:
+            while circuit is not None and circuit.open and not self._probe:
+                if (over := self._over()) is not None:
+                    return over
+                line = circuit.place(self._until)
+                self._probe = await self._wait(line, lambda probe: circuit.ended() if probe else None)
             if (over := self._over()) is not None:
-                return over
-            self._probe = await self._wait(circuit.place(self._until), lambda probe: circuit.ended() if probe else None)
-        if (over := self._over()) is None and not places.take():
+                break
+            if places.take():
+                return None
             held = await self._wait(places.place(), lambda held: places.give_back() if held else None)
-            over = self._over()
-            if held and over is not None:
+            over = self._over() or (None if held else Loss.EXPIRED)
+            if over is None and (self._probe or circuit is None or not circuit.open):
+                return None
+            if held:
                 places.give_back()
-            elif not held:
-                over = over or Loss.EXPIRED
-        if over is not None:
-            self._end_probe()
+            if over is not None:
+                break  # else the circuit opened while it waited for a place
+        self._end_probe()
         return over
 
     async def _wait(self, place: asyncio.Future[bool], undo: Callable[[bool], object]) -> bool:

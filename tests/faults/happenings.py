@@ -87,4 +87,4 @@ HAPPENINGS: Final[Mapping[str, Callable[[World, float], None]]] = {
     "fences closed": fences_closed,
 }
 STOPS: Final = ("SIGTERM", "kill")
-"""What ends the program, which then starts again: see `wellhead`'s stand-in, `tests.faults.process.Process`."""
+"""What ends the program, which then starts again: see `Process`."""

@@ -181,7 +181,7 @@ class Process:
         """What a process leaves behind that has closed everything."""
         left = {
             "connections": len(self.world.network.wires),
-            "tries of the transport": len(self._transport._tries),
+            "tries of the transport": len(self._transport.tries),
             "pools": len(self._transport._pools),
             "deliveries": len(self.sink._deliveries),
             "tries on the wire": self._on_wire,

@@ -485,7 +485,7 @@ class TestCancelling:
             assert why(await attempt(timeout=0.01)) is NoAnswer.CONNECT
         (pool,) = attempt.transport._pools.values()
         assert len(pool._waiting) < 100
-        assert len(attempt.transport._tries) == 1
+        assert len(attempt.transport.tries) == 1
         busy.cancel()
         await attempt.transport.aclose()
 
@@ -507,7 +507,7 @@ class TestClosing:
         await attempt.transport.aclose()
         assert {type(outcome) for outcome in await asyncio.gather(*tries)} == {Unanswered}
         assert there.open == 0
-        assert (attempt.transport._tries, attempt.transport._pools) == (set(), {})
+        assert (attempt.transport.tries, attempt.transport._pools) == (set(), {})
         assert not {task for task in asyncio.all_tasks() - before if not task.done()}
         await attempt.transport.aclose()
 
@@ -526,4 +526,4 @@ class TestClosing:
         await attempt.transport.aclose()
         await asyncio.sleep(1)
         assert [why(outcome) for outcome in outcomes] == [NoAnswer.RESET, NoAnswer.CONNECT, NoAnswer.CONNECT]
-        assert attempt.transport._tries == set()
+        assert attempt.transport.tries == set()
