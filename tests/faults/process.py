@@ -13,6 +13,7 @@ from wellhead.address import Address
 from wellhead.binding import SinkBinding
 from wellhead.credentials import Credentials, CredentialSources
 from wellhead.errors import DeliveryError, Loss
+from wellhead.event import CloudEvent
 from wellhead.sink import HttpSink
 from wellhead.testing import LoopClock
 from wellhead.tls import Trust
@@ -21,11 +22,11 @@ from wellhead.transport.http import HttpTransport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloudevents.core.v1.event import CloudEvent as SdkEvent
     from tests.faults.world import World
 
     from wellhead.adapter import Deadline, Fence
     from wellhead.delivery import Outcome
-    from wellhead.event import CloudEvent
     from wellhead.transport import Post
     from wellhead.transport.dial import SocketAddress
 
@@ -80,8 +81,11 @@ class Process:
         )
         self.tasks = [asyncio.create_task(work, name=name) for name, work in world.workload(self).items()]
 
-    async def send(self, event: CloudEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None) -> None:
+    async def send(
+        self, event: CloudEvent | SdkEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None
+    ) -> None:
         """`wellhead.adapter.Sink.send`; what a dead process is told, nobody hears."""
+        assert isinstance(event, CloudEvent)  # no adapter of ours sends the SDK's
         world, record = self.world, self.world.record
         world.began(event.id, deadline, fence)
         try:

@@ -41,21 +41,29 @@ def taken_and_lost(it: Record) -> None:
     it.sink.taken.append("0/1")
 
 
+def both(*breaking: Callable[[Record], object]) -> Callable[[Record], object]:
+    return lambda it: [one(it) for one in breaking]
+
+
 BREAKS: Final[Mapping[str, tuple[Callable[[Record], object], str]]] = {
     "one is missing in the counters": (lambda it: setattr(it.ended[0], "delivered", 1), "add up"),
-    "one is still on its way": (lambda it: (setattr(it.ended[0], "delivered", 1), setattr(it.ended[0], "in_flight", 1)), "add up"),
+    "one is still on its way": (both(lambda it: setattr(it.ended[0], "delivered", 1), lambda it: setattr(it.ended[0], "in_flight", 1)), "add up"),
     "more retries than tries": (lambda it: setattr(it.ended[0], "retries", 5), "more retries"),
     "acknowledged, and accepted by nobody": (lambda it: it.sink.accepted.remove("0/1"), "no sink had accepted"),
     "refused, and the sink never said so": (lambda it: lost(it, Loss.REFUSED), "never said so"),
     "expired without a deadline": (lambda it: lost(it, Loss.EXPIRED), "had no deadline"),
-    "exhausted too early": (lambda it: (setattr(it, "retries", 3), lost(it, Loss.EXHAUSTED, tries=3)), "exhausted"),
+    "exhausted too early": (both(lambda it: setattr(it, "retries", 3), lambda it: lost(it, Loss.EXHAUSTED, tries=3)), "exhausted"),
     "taken, and told as lost for certain": (taken_and_lost, "told as certain"),
     "out of order": (lambda it: it.sink.taken.reverse(), "came in the order"),
     "another identity at the second try": (lambda it: it.sink.identities["0/0"].add(("c",)), "2 forms"),
     "half a request": (lambda it: it.sink.broken.append(b"ost / HTTP"), "no request"),
-    "a secret in the log": (lambda it: (setattr(it, "secrets", ("hunter2",)), logged(it, "key=hunter2")), "secret"),
+    "a secret in the log": (both(lambda it: setattr(it, "secrets", ("hunter2",)), lambda it: logged(it, "key=hunter2")), "secret"),
     "a secret in an error": (
-        lambda it: (setattr(it, "secrets", ("hunter2",)), it.sink.statuses.update({"0/1": [400]}), lost(it, Loss.REFUSED, last="hunter2")),
+        both(
+            lambda it: setattr(it, "secrets", ("hunter2",)),
+            lambda it: it.sink.statuses.update({"0/1": [400]}),
+            lambda it: lost(it, Loss.REFUSED, last="hunter2"),
+        ),
         "secret",
     ),
     "an exception in the loop": (lambda it: logged(it, "Exception in callback", name="asyncio"), "mistake of ours"),

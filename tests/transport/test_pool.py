@@ -286,8 +286,8 @@ class TestConnecting:
         assert status(await second) == 202
         await attempt.transport.aclose()
 
-    async def test_a_try_whose_connection_another_got_is_given_one_in_its_turn(self, there: There) -> None:
-        """The second's connection is there first and goes to the first, which waited longer; the first's fails."""
+    async def test_a_try_whose_connection_another_got_has_that_one_s_instead(self, there: There) -> None:
+        """The second's connection is there first and goes to the first, which waited longer; then the first's fails."""
         there.by_hand = True
         attempt = Trying(transport(there))
         first, second = attempt(), attempt()
@@ -295,13 +295,24 @@ class TestConnecting:
         there.let(1)
         carrying = await there.requests.get()
         there.let(0, ConnectionRefusedError("no"))
+        assert why(await second) is NoAnswer.CONNECT  # at once, and not when its whole time to connect is over
+        assert now() < 1
+        carrying.accept()
+        assert status(await first) == 202
+        await attempt.transport.aclose()
+
+    async def test_a_try_does_not_wait_for_a_connection_that_one_asked_for_who_gave_up(self, there: There) -> None:
+        """What was dialled then may be an address where nobody is any more."""
+        there.by_hand = True
+        attempt = Trying(transport(there))
+        gone = attempt()
+        await there.dialled(1)
+        gone.cancel()
         there.by_hand = False
         there.answers = ACCEPTED
         before = now()
-        carrying.wire.send(CLOSING)
-        assert status(await first) == 202
-        assert status(await second) == 202
-        assert now() - before < 1  # and not the ten seconds of the whole time to connect
+        assert status(await attempt()) == 202
+        assert now() - before < 1
         await attempt.transport.aclose()
 
     async def test_as_many_connections_are_made_as_tries_wait_in_whatever_order_they_come(self, there: There) -> None:

@@ -49,8 +49,8 @@ class Try:
         """When the phase it is in has taken too long; at most ``over``."""
         self.late = ""
         """What is told then, where that is not that the whole took too long."""
-        self.asked = False
-        """Whether a connection is being made for it."""
+        self.asked: Asked | None = None
+        """The connection that is being made for it."""
         self.connection: Connection | None = None
 
     @property
@@ -71,6 +71,16 @@ class Try:
             due = asyncio.get_running_loop().time() + seconds
             if due < self.over:
                 self.due, self.late = due, late
+
+
+class Asked:
+    """A connection that is being made, and for whom: where it fails, that one fails."""
+
+    __slots__ = ("by",)
+
+    def __init__(self, by: Try) -> None:
+        self.by = by
+        by.asked = self
 
 
 class Owner(Protocol):

@@ -19,7 +19,7 @@ from wellhead.delivery import Unanswered
 from wellhead.errors import NoAnswer
 
 from .answer import Memo
-from .connection import Connection, Timeouts, Try
+from .connection import Asked, Connection, Timeouts, Try
 from .dial import Dial, dial
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class _Pool:
             connection.abort()
         elif not self._waiting:
             self._rest(connection, now)
-        elif not self._hand_over(connection, new=False):
+        elif self._hand_over(connection, new=False) is None:
             self._rest(connection, now)
             if self._waiting:  # for a fresh one, for which this one may have to make room
                 self._connect_where_needed()
@@ -268,8 +268,8 @@ class _Pool:
     def hurried(self, attempt: Try) -> None:
         self.transport.hurried(attempt)
 
-    def _hand_over(self, connection: Connection, *, new: bool) -> bool:
-        """Let it carry the try that has waited longest, if there is one that it may."""
+    def _hand_over(self, connection: Connection, *, new: bool) -> Try | None:
+        """Let it carry the try that has waited longest, if there is one that it may: that one."""
         passed_over: list[Try] = []
         found = None
         while self._waiting and found is None:
@@ -281,7 +281,7 @@ class _Pool:
         self._waiting.extendleft(reversed(passed_over))
         if found is not None:
             connection.carry(found)
-        return found is not None
+        return found
 
     def _rest(self, connection: Connection, now: float) -> None:
         connection.idle_since = now
@@ -302,21 +302,15 @@ class _Pool:
 
     def _connect_where_needed(self) -> None:
         room = self.transport.limit - len(self._open) - len(self._connecting)
-        waiting = [attempt for attempt in self._waiting if attempt.waits] if room > 0 or self._idle else []
-        missing = len(waiting) - len(self._connecting)  # whoever asked for a connection, another may get it
-        for attempt in waiting:
-            if missing <= 0:
-                return
-            if attempt.asked:
+        for attempt in tuple(self._waiting) if room > 0 or self._idle else ():
+            if not attempt.waits or attempt.asked is not None:
                 continue
             if room <= 0:
                 if self._idle:  # it wants a fresh connection; closing one makes room, and comes back here
                     self._idle[0].abort()
                 return
             room -= 1
-            missing -= 1
-            attempt.asked = True
-            task = asyncio.create_task(self._connect(attempt), name=f"connect to {self.key[0]}:{self.key[1]}")
+            task = asyncio.create_task(self._connect(Asked(attempt)), name=f"connect to {self.key[0]}:{self.key[1]}")
             self._connecting.add(task)
             task.add_done_callback(self._connected)
 
@@ -325,8 +319,8 @@ class _Pool:
         self._connect_where_needed()
         self._drop_if_empty()
 
-    async def _connect(self, attempt: Try) -> None:
-        """Make a connection because of ``attempt``; it carries whichever waits longest by then."""
+    async def _connect(self, asked: Asked) -> None:
+        """Make a connection; it carries whichever waits longest by then, and that one leaves its own to who asked."""
         connection = Connection(self, self.transport.memo, self.transport.timeouts)
         host, port, tls = self.key
         try:
@@ -340,13 +334,17 @@ class _Pool:
             failure = NoAnswer.CONNECT, str(error)[:200] or type(error).__name__
         else:
             if connection.open:
-                attempt.asked = False  # where one that has waited longer gets it, this one may need another
-                if not self._hand_over(connection, new=True):
+                carried = self._hand_over(connection, new=True)
+                if carried is None:
                     self._rest(connection, asyncio.get_running_loop().time())
+                elif carried is not asked.by:
+                    asked.by.asked = carried.asked
+                    if carried.asked is not None:
+                        carried.asked.by = asked.by
                 return
             failure = NoAnswer.CONNECT, "the connection was closed at once"
-        if attempt.waits:
-            self.transport.failed(attempt, *failure)
+        if asked.by.waits:
+            self.transport.failed(asked.by, *failure)
 
     def _drop_if_empty(self) -> None:
         if not (self._open or self._connecting or any(attempt.waits for attempt in self._waiting)):
