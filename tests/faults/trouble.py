@@ -313,8 +313,11 @@ def twice(it: Conversation) -> None:
 @FAULTS.fault("an answer that nobody asked for")
 def unasked(it: Conversation) -> None:
     it.accepting()
+    answered = it.request
 
     def give_up() -> None:  # as servers do that waited long enough for the next request; they read none after that
+        if it.request is not answered:
+            return
         it.wire.send(plain(408, headers=b"Connection: close\r\n"))
         it.ignore_all()
 
