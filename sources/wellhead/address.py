@@ -158,7 +158,8 @@ class Address:
         now = asyncio.get_running_loop().time()
         if started >= self._failed_at:  # those that were on the wire together count as one
             self._failures, self._failed_at = self._failures + 1, now
-        if self._failures >= _FAILURES or started - self.facts.accepted_started > _JUST_NOW:
+        just_now = started - self.facts.accepted_started <= _JUST_NOW
+        if self._failures >= _FAILURES or not just_now or _is_about_us(outcome):
             self._note_down(outcome, now, held=kind is Reaction.HOLD)
 
     def _note_down(self, outcome: Outcome, now: float, *, held: bool) -> None:
@@ -169,6 +170,11 @@ class Address:
             self._held = held
         if self.up:
             self.up, self.down_since, self.since = False, now, now
+
+
+def _is_about_us(outcome: Outcome) -> bool:
+    """Whether it is told of our certificates or credentials, which are no one event's."""
+    return outcome.status in (401, 407) if isinstance(outcome, Answered) else outcome.why is NoAnswer.TLS
 
 
 def describe(outcome: Outcome) -> str:

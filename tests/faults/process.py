@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
     from wellhead.adapter import Deadline, Fence
-    from wellhead.delivery import Outcome
+    from wellhead.delivery import Attempt, Outcome
     from wellhead.transport import Post
     from wellhead.transport.dial import SocketAddress
 
@@ -82,14 +82,20 @@ class Process:
         self.tasks = [asyncio.create_task(work, name=name) for name, work in world.workload(self).items()]
 
     async def send(
-        self, event: CloudEvent | SdkEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None
+        self,
+        event: CloudEvent | SdkEvent,
+        /,
+        *,
+        deadline: Deadline | None = None,
+        fence: Fence | None = None,
+        after: Attempt | None = None,
     ) -> None:
         """`wellhead.adapter.Sink.send`; what a dead process is told, nobody hears."""
         assert isinstance(event, CloudEvent)  # no adapter of ours sends the SDK's
         world, record = self.world, self.world.record
         world.began(event.id, deadline, fence)
         try:
-            await self.sink.send(event, deadline=deadline, fence=fence)
+            await self.sink.send(event, deadline=deadline, fence=fence, after=after)
         except DeliveryError as error:
             if self.alive:
                 record.losses.setdefault(event.id, []).append(error)
