@@ -18,7 +18,6 @@ from .clock import SystemClock
 from .delivery import Policy
 from .env import Collector, parse_flags, settings
 from .errors import ConfigError, Loss, Problem
-from .health import Health
 from .help import help_screen
 from .host import Host
 from .log import LogLevel, configure
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from .adapter import AdapterClass
     from .dead_letter_file import DeadLetterFile, DeadLetterFiles
+    from .health import Health
     from .transport import Transport
 
 ConfigT = TypeVar("ConfigT")
@@ -243,7 +243,7 @@ async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, 
     transport = _new_transport(process.transport)
     host = Host(transport, SystemClock())
     host.starting = True
-    health = Health(host)
+    health: Health | None = None
     exports = telemetry.start(
         telemetry.wanted(os.environ),
         name=process.name or process.component or "wellhead",
@@ -255,7 +255,11 @@ async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, 
     )
     host.tracer = exports.tracer if exports is not None else None
     try:
-        await _start_health(health, process, health_port)
+        if ports := _health_ports(process, health_port):
+            from .health import Health  # noqa: PLC0415 - an HTTP server, which a program without probes can do without
+
+            health = Health(host)
+            await _start_health(health, ports)
         stop = _on_signals()
         async with compose(host):
             host.starting = False
@@ -264,7 +268,8 @@ async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, 
             lost_before = _lost(host) if stop.is_set() else 0
             await host.drain(process.grace.total_seconds())
     finally:
-        await health.stop()
+        if health is not None:
+            await health.stop()
         await transport.aclose()
         if exports is not None:
             await exports.stop()
@@ -302,11 +307,16 @@ def _lost(host: Host) -> int:
     )
 
 
-async def _start_health(health: Health, process: ProcessSettings, port: int) -> None:
+def _health_ports(process: ProcessSettings, port: int) -> list[tuple[str, str, int]]:
+    """Where probes and metrics are asked for: the setting that does, address and port."""
     wanted = [("--health-port", process.health_address, port)] if port else []
     if process.prometheus is not None:
         wanted.append(("K_OBSERVABILITY_CONFIG", *process.prometheus))
-    for setting_name, host, number in wanted:
+    return wanted
+
+
+async def _start_health(health: Health, ports: Sequence[tuple[str, str, int]]) -> None:
+    for setting_name, host, number in ports:
         try:
             bound = await health.start(host, number)
         except OSError as error:

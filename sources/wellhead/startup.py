@@ -1,7 +1,10 @@
 """What a program does before it imports anything that takes time."""
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -17,3 +20,16 @@ def end_at_once() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports within are spared the garbage collector, and what they made is never looked at again.
+
+    Modules, classes and code make tens of thousands of objects that live as long as the process. Looking through them
+    over and over is a fifteenth of the CPU time until the first event.
+    """
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()

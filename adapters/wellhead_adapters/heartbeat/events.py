@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import TYPE_CHECKING
 
-from wellhead.event import CloudEvent, rfc3339
+from wellhead.event import CloudEvent, random_id, rfc3339
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,7 +22,7 @@ def beat(config: HeartbeatConfig, number: int, now: datetime) -> CloudEvent:
     if config.msg:
         data["msg"] = _utf8(config.msg)
     return CloudEvent(
-        id=str(uuid.uuid4()),
+        id=random_id(),
         source=config.source,
         type=config.event_type,
         time=rfc3339(now),

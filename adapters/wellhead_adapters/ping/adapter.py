@@ -9,12 +9,13 @@ from wellhead.clock import Clock, SystemClock
 from .config import SPEC_FIELDS, PingConfig, from_manifest
 from .events import EVENT_TYPE
 from .pings import Pings
-from .state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wellhead.adapter import Sink
+
+    from .state import State
 
 
 class Ping:
@@ -34,7 +35,11 @@ class Ping:
     def __init__(self, config: PingConfig, *, clock: Clock | None = None) -> None:
         self._config = config
         self._clock = clock or SystemClock()
-        self._state = State(config.state_file) if config.state_file is not None else None
+        self._state: State | None = None
+        if config.state_file is not None:
+            from .state import State  # noqa: PLC0415 - temporary files and all that shutil packs; few have a state file
+
+            self._state = State(config.state_file)
 
     @staticmethod
     def many() -> Pings:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .fields import short
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 Span: TypeAlias = tuple[int, int, int]
 """First second, the second after the last one (both since 1970 in UTC), and the offset in seconds."""
@@ -89,6 +91,8 @@ def zone(name: str) -> Zone:
     """
     if name in ("", "UTC", "Local"):
         return UTC_ZONE
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - reads how Python was built; most are in UTC
+
     try:
         return Zone(name, ZoneInfo(name))
     except (ZoneInfoNotFoundError, ValueError, OSError):  # not there; no name of a file; a folder, or too long for one
