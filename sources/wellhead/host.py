@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .adapter import Adapter
+    from .batch import BatchLimits
     from .clock import Clock
     from .dead_letter_file import DeadLetterFile
     from .telemetry import Tracer
@@ -75,10 +76,11 @@ class Host:
         access: SinkAccess = SinkAccess(),  # noqa: B008 - frozen
         structured: bool = False,
         percent: bool = False,
+        batch: BatchLimits | None = None,
     ) -> HttpSink:
         """A sink for the source ``name``, which must have none. Costs no connection, task or timer until used.
 
-        A dead-letter sink is not shown who we are, unless ``access`` says so.
+        A dead-letter sink is not shown who we are, unless ``access`` says so, and gets no batches.
         """
         if name in self._sinks:
             raise ValueError(f"a source named {name} has a sink already")
@@ -98,6 +100,7 @@ class Host:
             address(binding, access),
             clock=self._clock,
             policy=policy,
+            batch=batch,
             tracer=self.tracer,
             dead_letter=(
                 address(dead_letter, access.for_dead_letters()) if isinstance(dead_letter, SinkBinding) else dead_letter

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from .adapter import Deadline, Fence
     from .address import Address
+    from .batch import BatchLimits
+    from .batches import Batches
     from .binding import SinkBinding
     from .clock import Clock
     from .delivery import Attempt
@@ -41,7 +43,8 @@ class HttpSink:
     """A `Sink` over HTTP: one source's way to its sink. Cheap: no task, connection or timer of its own.
 
     Made by the runtime (`wellhead.runtime.Host.open_sink`); a test makes one with any `Transport`. At most
-    ``max_on_wire`` tries are on the wire at once; further ones wait their turn in order.
+    ``max_on_wire`` tries are on the wire at once; further ones wait their turn in order. With ``batch`` the events of
+    several callers share a try; dead letters do not.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class HttpSink:
         dead_letter: Address | DeadLetterFile | None = None,
         counters: SinkCounters | None = None,
         max_on_wire: int = 128,
+        batch: BatchLimits | None = None,
         tracer: Tracer | None = None,
         luck: Callable[[], float] = random.random,
     ) -> None:
@@ -64,10 +68,18 @@ class HttpSink:
         self._binding = binding
         places = Places(max_on_wire)
 
-        def lane(to: Address) -> Lane:
-            return Lane(to, policy, places=places, counters=self.counters, clock=clock, luck=luck)
+        def lane(to: Address, places: Places = places, batches: Batches | None = None) -> Lane:
+            return Lane(to, policy, places=places, counters=self.counters, clock=clock, luck=luck, batches=batches)
 
-        self.lane = lane(address)
+        if batch is None:
+            self.lane = lane(address)
+        else:
+            from .batches import Batches  # noqa: PLC0415 - few ask for batches
+
+            timeout = policy.timeout.total_seconds() if policy.timeout is not None else None
+            batches = Batches(address, batch, places=places, timeout=timeout, luck=luck)
+            # One batch more than those on the wire, so that the next is ready when a place is.
+            self.lane = lane(address, Places((max_on_wire + 1) * batch.events), batches)
         self._dead_letter: Lane | DeadLetterFile | None = None
         if dead_letter is not None:
             self._dead_letter = dead_letter if isinstance(dead_letter, DeadLetterFile) else lane(dead_letter)
@@ -262,7 +274,7 @@ class _Delivery(Tries):
         else:
             self.done.set_exception(error)
 
-    def _tried(self, outcome: Outcome) -> None:
+    def _tried(self, outcome: Outcome | None) -> None:
         if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
             self.note_accepted()
             self.end(None)

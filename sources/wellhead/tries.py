@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .address import Address, describe
+from .batch import half
 from .circuit import Circuit
 from .delivery import (
     Answered,
@@ -22,12 +23,14 @@ from .delivery import (
     reaction,
 )
 from .errors import Loss, NoAnswer
+from .http_binding import encode_structured
 from .transport import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .adapter import Fence
+    from .batches import Batches, Member
     from .clock import Clock
     from .credentials import Headers
     from .delivery import Decision
@@ -37,12 +40,13 @@ if TYPE_CHECKING:
 
 _FIRST: Final = Attempt()
 REFUSED: Final = frozenset((Loss.REFUSED, Loss.POISON))
+_BUSY: Final = (429, 503)
 
 
 class Lane:
     """One address, and what all deliveries to it share."""
 
-    __slots__ = ("address", "circuit", "clock", "counters", "luck", "places", "policy", "timeout")
+    __slots__ = ("address", "batches", "circuit", "clock", "counters", "luck", "places", "policy", "timeout")
 
     def __init__(
         self,
@@ -53,11 +57,14 @@ class Lane:
         counters: SinkCounters,
         clock: Clock,
         luck: Callable[[], float],
+        batches: Batches | None = None,
     ) -> None:
         self.address = address
         self.policy = policy
+        self.batches = batches
+        """Where events travel together; None: each by itself."""
         self.places = places
-        """Those on the wire; shared by a sink and its dead-letter sink."""
+        """Those on the wire, or in ``batches``; shared by a sink and its dead-letter sink where neither has any."""
         self.counters = counters
         self.clock = clock
         self.luck = luck
@@ -71,11 +78,13 @@ class Tries:
 
     __slots__ = (
         "_body",
+        "_bound",
         "_done",
         "_end",
         "_headers",
         "_lane",
         "_loop",
+        "_member",
         "_probe",
         "_sent",
         "_started",
@@ -89,6 +98,7 @@ class Tries:
         "number",
         "on_wire",
     )
+    _end: Callable[[], object]
 
     def __init__(
         self,
@@ -117,24 +127,32 @@ class Tries:
         self._started = 0.0
         self._unclear = False
         self._probe = False
+        self._member: Member | None = None
+        self._bound = lane.batches.limits.events if lane.batches is not None else 1
 
     def __str__(self) -> str:
-        if self.on_wire:
+        if self._is_with_sink():
             return "still on the wire"
         return describe(self.last) if self.last is not None else "never tried"
 
     @property
     def maybe_accepted(self) -> bool:
         """Whether the sink may hold the event although no answer said so."""
-        return self.on_wire or self._unclear
+        return self._is_with_sink() or self._unclear
+
+    def _is_with_sink(self) -> bool:
+        return self.on_wire and (self._member is None or self._member.post is not None)
 
     @property
     def answered_well(self) -> bool:
         """Whether the last try was accepted."""
         return isinstance(self.last, Answered) and 200 <= self.last.status < 300
 
-    def start(self, done: Callable[[Outcome], object]) -> bool:
-        """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait."""
+    def start(self, done: Callable[[Outcome | None], object]) -> bool:
+        """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait.
+
+        The outcome is None where its time was over before the batch that it was to go with went.
+        """
         lane = self._lane
         if lane.circuit is not None and lane.circuit.open:
             return False
@@ -161,10 +179,10 @@ class Tries:
         fresh = renewed = False
         while True:
             if outcome is None:
-                over = await self._turn()
-                if over is not None:
-                    return over
-                outcome = await self._try(fresh=fresh)
+                tried = await self._next(fresh=fresh)
+                if isinstance(tried, Loss):
+                    return tried
+                outcome = tried
             if is_stale(outcome) and not fresh and self._over() is None:  # again at once, and no attempt
                 outcome, fresh = None, True
                 continue
@@ -178,13 +196,16 @@ class Tries:
                 outcome,
                 sink=lane.address.facts,
                 now=self._loop.time(),
-                luck=lane.luck(),
+                luck=self._member.luck if self._member is not None else lane.luck(),
                 wall=lane.clock.now(),
                 deadline=self._until,
                 fenced=self.fence is not None and self.fence.closed,
             )
-            self.attempt = replace(decision.attempt, number=decision.attempt.number + 1)
             self._tell_circuit(outcome, decision)
+            if self._member is not None and self._goes_on_in_half(self._member, outcome, decision):
+                outcome = None
+                continue
+            self.attempt = replace(decision.attempt, number=decision.attempt.number + 1)
             if decision.verdict is Verdict.ACCEPTED:
                 return None
             if decision.verdict in (Verdict.REFUSED, Verdict.GIVE_UP):
@@ -200,12 +221,34 @@ class Tries:
             return False
         return self._lane.address.credentials_changed_since(self._sent, self._loop.time())
 
+    def _goes_on_in_half(self, member: Member, outcome: Outcome, decision: Decision) -> bool:
+        """An answer to a batch is none to its events: none ends by it. Again at once in halves, which is no attempt.
+
+        A batch that is tried again after a wait goes in halves too, so that one event that the sink cannot take does
+        not keep the others from it; but whole where the answer tells that the sink is what is in trouble.
+        """
+        if member.company == 1 or not isinstance(outcome, Answered):
+            return False
+        ends = decision.loss is not None and self._over() is None
+        if ends or not (reaction(outcome) is Reaction.HOLD or outcome.status in _BUSY):
+            self._bound = half(member.company)
+        return ends
+
     def _over(self) -> Loss | None:
         """Why no further try may begin, if so."""
         if self.fence is not None and self.fence.closed:
             return Loss.FENCED
         over = self._until is not None and self._loop.time() >= self._until
         return Loss.EXPIRED if over else None
+
+    async def _next(self, *, fresh: bool) -> Outcome | Loss:
+        """The outcome of the next try, once its turn has come; the loss, if its time is over before."""
+        outcome = None
+        while outcome is None:
+            if (over := await self._turn()) is not None:
+                return over
+            outcome = await self._try(fresh=fresh)
+        return outcome
 
     async def _turn(self) -> Loss | None:
         """Wait until the circuit lets it through, and take a place on the wire; or the loss, and no place."""
@@ -247,8 +290,8 @@ class Tries:
             if forget is not None:
                 forget()
 
-    async def _try(self, *, fresh: bool) -> Outcome:
-        ended: asyncio.Future[Outcome] = self._loop.create_future()
+    async def _try(self, *, fresh: bool) -> Outcome | None:
+        ended: asyncio.Future[Outcome | None] = self._loop.create_future()
         try:
             self._begin(partial(settle, ended), fresh=fresh)
         except Exception:
@@ -265,13 +308,27 @@ class Tries:
             self._end_probe()
             raise
 
-    def _begin(self, done: Callable[[Outcome], object], *, fresh: bool) -> None:
+    def _begin(self, done: Callable[[Outcome | None], object], *, fresh: bool) -> None:
         lane = self._lane
+        self._done = done
+        if lane.batches is not None:
+            self._join(lane.batches, fresh=fresh)
+        else:
+            self._post(lane, fresh=fresh)
+        self.number += 1
+        self.on_wire = True
+        lane.counters.on_wire += 1
+
+    def _join(self, batches: Batches, *, fresh: bool) -> None:
+        self._body = self._body or encode_structured(self.event)
+        member = batches.join(self._body, self._bound, self._ended, until=self._until, fence=self.fence, fresh=fresh)
+        self._member, self._end = member, partial(batches.cancel, member)
+
+    def _post(self, lane: Lane, *, fresh: bool) -> None:
         if not self._headers:
             self._headers, self._body = lane.address.encode(self.event)
             if self.extra_headers:
                 self._headers = (*self._headers, *self.extra_headers)
-        self._done = done
         address = lane.address
         self._started = now = self._loop.time()
         self._end = address.begin(
@@ -283,16 +340,19 @@ class Tries:
             fresh=fresh,
         )
         self._sent = address.sent
-        self.number += 1
-        self.on_wire = True
-        lane.counters.on_wire += 1
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, outcome: Outcome | None) -> None:
         lane = self._lane
         self.on_wire = False
-        self.last = outcome
         lane.places.give_back()
         lane.counters.on_wire -= 1
+        if self._member is not None:
+            self._started, self._sent = self._member.began, self._member.sent
+        if outcome is None:
+            self.number -= 1
+            self._done(None)
+            return
+        self.last = outcome
         if isinstance(outcome, Answered):
             word = str(outcome.status)
         else:
@@ -317,7 +377,7 @@ class Tries:
         if kind is Reaction.ACCEPT or (kind is Reaction.REFUSE and decision.verdict is not Verdict.HOLD):
             if circuit.failures:
                 circuit.succeeded()
-        else:
+        elif self._member is None or self._member.speaks():
             circuit.failed(self._started, self._loop.time(), decision.after)
         self._end_probe()
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from wellhead.delivery import Unanswered
 from wellhead.errors import NoAnswer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wellhead.delivery import Outcome
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 BODY_KEPT: Final = 64 * 1024
 """Bytes of an answer's body that are read, so that its connection can be used again; beyond, it is closed."""
@@ -81,7 +82,7 @@ async def one_try(transport: Transport, post: Post) -> Outcome:
         raise
 
 
-def settle(ended: asyncio.Future[Outcome], outcome: Outcome) -> None:
+def settle(ended: asyncio.Future[T], outcome: T) -> None:
     """Tell who waits for a try how it ended; whoever was cancelled in the same turn of the loop does not care."""
     if not ended.done():
         ended.set_result(outcome)
