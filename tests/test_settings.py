@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wellhead.access import SinkAccess
+from wellhead.batch import BatchLimits
 from wellhead.binding import Destination, Ref
 from wellhead.credentials import NO_CREDENTIALS, CredentialSources
 from wellhead.delivery import Backoff, OnExhausted, Policy
@@ -157,11 +158,23 @@ def test_without_a_sink_there_is_none_and_events_go_binary_and_raw() -> None:
     assert (to.sink, to.mode, to.headers) == (None, EventMode.BINARY, HeaderValues.RAW)
 
 
+def test_batches_are_asked_for_by_the_mode_and_bounded() -> None:
+    assert read(SinkSettings, {"BATCH_SIZE": "7"}).batch() is None
+    assert read(SinkSettings, {"EVENT_MODE": "batch"}).batch() == BatchLimits(100, 1 << 20, timedelta(milliseconds=5))
+    asked = {"EVENT_MODE": "batch", "BATCH_SIZE": "7", "BATCH_BYTES": "4096", "BATCH_LINGER": "0"}
+    assert read(SinkSettings, asked).batch() == BatchLimits(7, 4096, timedelta())
+    assert problems({"SINK": "http://sink", "BATCH_SIZE": "0", "BATCH_BYTES": "0", "BATCH_LINGER": "11s"}) == [
+        "BATCH_SIZE: '0' is not a whole number from 1 to 10000",
+        "BATCH_BYTES: '0' is not a whole number from 1 to 67108864",
+        "BATCH_LINGER: '11s' is longer than 10s",
+    ]
+
+
 def test_every_wrong_setting_is_told_at_once() -> None:
     env = {
         "SINK": "nowhere",
         "K_CE_OVERRIDES": '{"extensions":{"id":"x","a-b":"y"}}',
-        "EVENT_MODE": "batch",
+        "EVENT_MODE": "heap",
         "GRACE": "soon",
     }
     assert problems(env, "--retry=-1", "--header=raw") == [
@@ -169,7 +182,7 @@ def test_every_wrong_setting_is_told_at_once() -> None:
         "SINK: 'nowhere' is not an absolute URL: it needs a scheme, as in http://host:port/path",
         "K_CE_OVERRIDES: extensions.id: is an attribute of CloudEvents itself; an override sets extensions only",
         "K_CE_OVERRIDES: extensions.'a-b': an extension's name consists of a-z and 0-9 only",
-        "EVENT_MODE: 'batch' is not one of binary, structured",
+        "EVENT_MODE: 'heap' is not one of binary, structured, batch",
         "--retry: '-1' is not a whole number from 0 to 2147483647",
         "GRACE: 'soon' is not a duration such as 500ms, 5s or 1m30s",
     ]

@@ -103,6 +103,7 @@ def main(
             access=to.access(),
             structured=to.mode is EventMode.STRUCTURED,
             percent=to.headers is HeaderValues.PERCENT_ENCODE,
+            batch=to.batch(),
         )
         host.start(process.name or name, adapter, sink)
         yield

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from .access import SinkAccess
+from .batch import BatchLimits
 from .binding import Destination, parse_overrides, parse_refs, parse_sink
 from .credentials import OIDC_TOKEN, CredentialSources, bearer_token, password
 from .dead_letter_file import MAX_BYTES
@@ -34,12 +35,15 @@ _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/)[^?#]*)", re.IGNORECAS
 _ENDPOINT = re.compile(r"(.*):(\d{1,5})", re.ASCII)
 _ADDRESS = re.compile(r"(?!.{254})(?:[0-9A-Za-z_:%-]{1,63}\.)*[0-9A-Za-z_:%-]{0,63}")
 
+_MAX_LINGER = timedelta(seconds=10)
+
 
 class EventMode(enum.Enum):
     """How an event travels over HTTP."""
 
     BINARY = "binary"
     STRUCTURED = "structured"
+    BATCH = "batch"
 
 
 class HeaderValues(enum.Enum):
@@ -67,6 +71,13 @@ def _sink_timeout(value: str) -> timedelta | None:
     """``K_SINK_TIMEOUT``: whole seconds; 0 is none; below 0, which Knative's controllers always send, is our default."""
     seconds = integer(-(2**31), 86_400 * 365)(value)
     return None if seconds < 0 else timedelta(seconds=seconds)
+
+
+def _linger(value: str) -> timedelta:
+    linger = duration(value)
+    if linger > _MAX_LINGER:
+        raise ValueError("is longer than 10s")
+    return linger
 
 
 def _path(value: str) -> Path:
@@ -172,7 +183,20 @@ class SinkSettings:
     )
     mode: EventMode = setting(
         one_of(EventMode), "how events travel over HTTP",
-        flag="mode", env="EVENT_MODE", default=EventMode.BINARY, choices=("binary", "structured"),
+        flag="mode", env="EVENT_MODE", default=EventMode.BINARY,
+        choices=("binary", "structured", "batch"),
+    )
+    batch_size: int = setting(
+        integer(1, 10_000), "in batch mode, events in one request", flag="batch-size", env="BATCH_SIZE",
+        default=BatchLimits().events,
+    )
+    batch_bytes: int = setting(
+        integer(1, 2**26), "in batch mode, bytes of one request; a larger event goes alone",
+        flag="batch-bytes", env="BATCH_BYTES", default=BatchLimits().octets,
+    )
+    batch_linger: timedelta = setting(
+        _linger, "in batch mode, how long an event waits for others, at most 10s",
+        flag="batch-linger", env="BATCH_LINGER", default=BatchLimits().linger, shown_default="5ms",
     )
     headers: HeaderValues = setting(
         one_of(HeaderValues), "attributes that no header can hold raw: send the event structured (raw), or encode them",
@@ -215,6 +239,12 @@ class SinkSettings:
             ca_file=self.ca_file,
             dead_letters_too=self.dead_letter_credentials,
         )
+
+    def batch(self) -> BatchLimits | None:
+        """How events travel together, if they do."""
+        if self.mode is not EventMode.BATCH:
+            return None
+        return BatchLimits(self.batch_size, self.batch_bytes, self.batch_linger)
 
     def _client(self) -> ClientCertificate | None:
         if self.client_cert is None:

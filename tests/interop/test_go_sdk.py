@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from tests.interop.events import LISTED, events
 from tests.process import HEARTBEAT, IN_TIME, POD, WELLHEAD, started
 
+from wellhead.batch import BatchLimits
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
+from wellhead.event import CloudEvent
 from wellhead.event_text import event_text
 from wellhead.host import Host
 from wellhead.http_binding import decode, encode, encode_structured
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from tests.interop.peers import GoPeer
 
-    from wellhead.event import CloudEvent
 
 MODES: Final = {"binary": {}, "structured": {"structured": True}, "percent-encoded": {"percent": True}}
 GENERATED: Final = settings(
@@ -87,6 +88,27 @@ def test_a_batch_is_skipped_because_the_go_sdk_cannot_read_one(receiver: GoPeer)
     """So it is never sent unless somebody asks for it: Go answers 5xx, and a sender would retry for ever."""
     status, _ = posted(receiver.url, [(b"content-type", b"application/cloudevents-batch+json")], b"[]")
     assert status == 500
+
+
+async def test_batches_of_ours_are_read_by_the_go_sdk_and_one_refused_event_takes_no_other_along(
+    receiver: GoPeer,
+) -> None:
+    transport = HttpTransport()
+    host = Host(transport, SystemClock())
+    limits = BatchLimits(events=len(LISTED) + 1)
+    sink = host.open_sink("it", SinkBinding(sink=f"{receiver.url}/batch"), batch=limits)
+    refused = CloudEvent(id="no", source="/spring", type="refused")
+    try:
+        sent = [*list(LISTED.values())[:7], refused, *list(LISTED.values())[7:]]
+        async with asyncio.timeout(IN_TIME):
+            ends = await asyncio.gather(*map(sink.send, sent), return_exceptions=True)
+        assert [event.id for event, end in zip(sent, ends, strict=True) if end is not None] == ["no"]
+        printed = receiver.stdout
+        shown = [as_received(event, structured=True) for event in LISTED.values()]
+        assert all(text in printed for text in shown)
+        assert len(printed) == sum(map(len, shown))
+    finally:
+        await transport.aclose()
 
 
 # --- theirs into ours ---

@@ -125,6 +125,7 @@ def _replay(
             dead_letter=dead_letter,
             access=to.access(),
             structured=to.mode is EventMode.STRUCTURED,
+            batch=to.batch(),
             percent=to.headers is HeaderValues.PERCENT_ENCODE,
         )
         host.start(process.name or "replay", replayer, sink)

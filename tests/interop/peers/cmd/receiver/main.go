@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"strings"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
@@ -26,7 +27,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	client, err := cloudevents.NewClientHTTP(cehttp.WithListener(listener), cehttp.WithMiddleware(healthz))
+	client, err := cloudevents.NewClientHTTP(cehttp.WithListener(listener), cehttp.WithMiddleware(healthz), cehttp.WithMiddleware(batches))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -44,6 +45,31 @@ func display(event cloudevents.Event) {
 }
 
 func discard(cloudevents.Event) {}
+
+// batches reads at /batch what the SDK's receiver leaves to its users, with the
+// SDK's own reader. An event of the type "refused" refuses its batch.
+func batches(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.RequestURI, "/batch") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		events, err := cehttp.NewEventsFromHTTPRequest(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
+			return
+		}
+		for _, event := range events {
+			if err := event.Validate(); err != nil || event.Type() == "refused" {
+				http.Error(w, "an event of the batch is refused", http.StatusUnprocessableEntity)
+				return
+			}
+		}
+		for _, event := range events {
+			display(event)
+		}
+	})
+}
 
 // healthz compares the request line's target, as Knative does: no other
 // spelling of the path and no query is a probe.
