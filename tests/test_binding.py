@@ -20,6 +20,7 @@ from wellhead.binding import (
     parse_sink,
     public_url,
     resolve,
+    socket_path,
     url_problem,
 )
 from wellhead.errors import ConfigError
@@ -42,8 +43,9 @@ def config_problems(make: Any, *arguments: Any, **named: Any) -> list[str]:
 
 GOOD_URLS: Final = (
     "http://h", "https://h/", "http://h:8080/a/b?c=d&e=%20f", "http://127.0.0.1:1", "http://[::1]:80/x", "HTTP://H",
-    "http://h/a;b=c,d:e@f", "http://svc.ns.svc.cluster.local/a_b~c!$'()*+",
+    "http://h/a;b=c,d:e@f", "http+unix://%2Frun%2FSink.sock", "http+unix://%2Frun%2Fs/path?q=1", "http://svc.ns.svc.cluster.local/a_b~c!$'()*+",
 )  # fmt: skip
+NO_SOCKET: Final = "names no Unix socket: its path stands for the host, as in http+unix://%2Frun%2Fsink.sock/path"
 BAD_URLS: Final = (
     ("", "is not a URL: it is empty or holds blanks"),
     (" http://h", "is not a URL: it is empty or holds blanks"),
@@ -59,7 +61,13 @@ BAD_URLS: Final = (
     ("/path", "is not an absolute URL: it needs a scheme, as in http://host:port/path"),
     ("http:h", "is not an absolute URL: it needs a scheme, as in http://host:port/path"),
     ("//h/path", "is not an absolute URL: it needs a scheme, as in http://host:port/path"),
-    ("ftp://h", "has the scheme 'ftp'; a sink is reached by http or https"),
+    ("ftp://h", "has the scheme 'ftp'; a sink is reached by http, https or http+unix"),
+    ("http+unix://run/sink.sock", NO_SOCKET),
+    ("http+unix:///run/sink.sock", NO_SOCKET),
+    ("http+unix://%2Frun%2Fs:80/", NO_SOCKET),
+    ("http+unix://%2Frun%2F/", NO_SOCKET),
+    ("http+unix://%2Frun%00/", NO_SOCKET),
+    ("http+unix://%2F" + 107 * "x", "names a Unix socket by more than 107 bytes"),
     (
         "http://u:p@h",
         "carries user info before the host, which would end in logs (SINK_USERNAME and SINK_PASSWORD_FILE take it)",
@@ -134,6 +142,18 @@ def test_no_password_ends_in_a_message_whatever_is_around_it(before: str, after:
     url = f"http://u:{before}{SECRET}{after}@host/"
     if url_problem(url):
         assert SECRET not in public_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http+unix://%2Frun%2FSink.sock/path", "/run/Sink.sock"),
+        ("HTTP+UNIX://%2Fa%20b", "/a b"),
+        ("http://run/sink.sock", None),
+    ],
+)
+def test_the_socket_of_a_url_keeps_its_case(url: str, path: str | None) -> None:
+    assert socket_path(url) == path
 
 
 # --- kn's forms

@@ -159,7 +159,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("h", {"heartbeat"}),
         ("heartbeat --per", {"--period"}),
-        ("heartbeat --mode ", {"binary", "structured"}),
+        ("heartbeat --mode ", {"binary", "structured", "batch"}),
         ("heartbeat --mode s", {"structured"}),
         ("heartbeat --log-level ", {"debug", "info", "warn", "error"}),
         ("display --po", {"--port"}),

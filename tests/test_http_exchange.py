@@ -73,4 +73,4 @@ def test_an_address_is_written_as_in_a_url() -> None:
     assert peer_text(("127.0.0.1", 5)) == "127.0.0.1:5"
     assert peer_text(("::1", 5, 0, 0)) == "[::1]:5"
     assert peer_text(("::ffff:10.0.0.1", 5, 0, 0)) == "10.0.0.1:5"
-    assert peer_text(None) == ""
+    assert peer_text(None) == peer_text("") == peer_text(b"") == ""

@@ -24,9 +24,10 @@ from wellhead.binding import SinkBinding
 from wellhead.env import setting, text
 from wellhead.errors import ConfigError, DeliveryError, Problem
 from wellhead.event import CloudEvent
-from wellhead.runtime import Exit, _run, main, run
+from wellhead.runtime import Exit, _new_transport, _run, main, run
 from wellhead.settings import ProcessSettings
 from wellhead.testing import Answer, RecordingSink
+from wellhead.transport.http import HttpTransport
 from wellhead_adapters.heartbeat.adapter import Heartbeat
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from wellhead.adapter import Adapter, Sink
     from wellhead.host import Host
     from wellhead.runtime import Compose
+    from wellhead.sink import HttpSink
 
 GOOD = {**POD, "K_SINK": REFUSED_URL}
 SECRET = "hunter2"
@@ -229,6 +231,37 @@ def test_an_adapter_that_fails_ends_with_1_and_the_log_says_why(capsys: pytest.C
     assert main(Fails, "fails", arguments=[], environment={"K_SINK": REFUSED_URL}) == Exit.FAILED
     failed = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "source failed" in line]
     assert "ZeroDivisionError: on purpose" in failed[0]["stacktrace"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 200])
+async def test_a_burst_reaches_a_sink_with_the_concurrency_that_was_asked_for(concurrency: int) -> None:
+    held = asyncio.Event()
+    async with RecordingSink() as sink:
+        sink.always(Answer(202, until=held))
+
+        async def let_go() -> None:
+            await sink.came(concurrency)
+            most.append(open_sinks[0].counters.on_wire)
+            held.set()
+
+        @asynccontextmanager
+        async def compose(host: Host) -> AsyncIterator[None]:
+            open_sinks.append(host.open_sink("sends", SinkBinding(sink=sink.url)))
+            host.start("sends", Burst(300), open_sinks[0])
+            host.start("lets go", Does(let_go), host.open_sink("lets go", SinkBinding(sink=sink.url)))
+            yield
+
+        most: list[int] = []
+        open_sinks: list[HttpSink] = []
+        assert await _ran(compose, ProcessSettings(concurrency=concurrency)) == Exit.DONE
+        assert (most, len(sink.events)) == ([concurrency], 300)
+
+
+@pytest.mark.parametrize(("concurrency", "connections"), [(1, 512), (128, 512), (600, 600)])
+def test_a_target_may_have_as_many_connections_as_its_sink_has_tries(concurrency: int, connections: int) -> None:
+    transport = _new_transport(ProcessSettings(concurrency=concurrency, connect_timeout=timedelta(seconds=3)))
+    assert isinstance(transport, HttpTransport)
+    assert (transport.limit, transport.timeouts.connect) == (connections, 3)
 
 
 async def test_one_source_that_fails_lets_the_deliveries_of_the_others_land() -> None:

@@ -170,6 +170,19 @@ def test_batches_are_asked_for_by_the_mode_and_bounded() -> None:
     ]
 
 
+def test_connections_are_bounded_in_number_age_and_the_time_they_take() -> None:
+    ours = read(ProcessSettings, {})
+    assert (ours.concurrency, ours.connection_age, ours.connect_timeout) == (
+        128, timedelta(seconds=60), timedelta(seconds=10),
+    )  # fmt: skip
+    wrong = {"SINK_CONCURRENCY": "0", "SINK_CONNECTION_AGE": "0s", "SINK_CONNECT_TIMEOUT": "never"}
+    assert problems({"SINK": "http://sink", **wrong}) == [
+        "SINK_CONCURRENCY: '0' is not a whole number from 1 to 10000",
+        "SINK_CONNECT_TIMEOUT: 'never' is not a duration such as 500ms, 5s or 1m30s",
+        "SINK_CONNECTION_AGE: '0s' is not longer than 0",
+    ]
+
+
 def test_every_wrong_setting_is_told_at_once() -> None:
     env = {
         "SINK": "nowhere",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from .errors import ConfigError, InvalidEvent, Problem
 from .event import RESERVED_NAMES, CloudEvent
@@ -28,6 +28,8 @@ _KN_KINDS: Final = {
     "channel": ("messaging.knative.dev/v1", "Channel"),
 }
 _DNS_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_UNIX: Final = "http+unix"
+_SOCKET_BYTES: Final = 107  # sun_path of Linux, less its end; elsewhere it is shorter, and the system says so
 _URL_CHARACTERS: Final = re.compile(r"(?:[!#$&-;=?-Z_a-z~\[\]]|%[0-9A-Fa-f]{2})+")
 
 
@@ -72,7 +74,8 @@ class Destination:
 class SinkBinding:
     """What is injected about a sink, resolved: the URL to POST to and everything that goes with each event.
 
-    ``sink`` is an absolute http or https URL without user info. ``overrides`` are extensions set on every event.
+    ``sink`` is an absolute http, https or http+unix URL without user info. ``overrides`` are extensions set on every
+    event.
     """
 
     sink: str
@@ -255,18 +258,34 @@ def url_problem(text: str) -> str:
         return "is not a URL: it is empty or holds blanks"
     if not parts.scheme or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         return "is not an absolute URL: it needs a scheme, as in http://host:port/path"
-    if parts.scheme not in ("http", "https"):
-        return f"has the scheme {parts.scheme!a}; a sink is reached by http or https"
+    if parts.scheme not in ("http", "https", _UNIX):
+        return f"has the scheme {parts.scheme!a}; a sink is reached by http, https or http+unix"
     if parts.username is not None or parts.password is not None:
         return (
             "carries user info before the host, which would end in logs (SINK_USERNAME and SINK_PASSWORD_FILE take it)"
         )
+    if parts.scheme == _UNIX and (problem := _socket_problem(text)):
+        return problem
     if not parts.hostname or port == 0:
         return "is not an absolute URL: it names no host" if not parts.hostname else "has port 0"
     if parts.fragment or text.endswith("#"):
         return "has a fragment (#…), which is never sent"
     if not _URL_CHARACTERS.fullmatch(text):
         return "holds characters that a URL percent-encodes"
+    return ""
+
+
+def socket_path(url: str) -> str | None:
+    """The Unix socket of ``http+unix://%2Frun%2Fsink.sock/path``; None for every other URL."""
+    return unquote(urlsplit(url).netloc) if url.partition(":")[0].lower() == _UNIX else None
+
+
+def _socket_problem(url: str) -> str:
+    path = socket_path(url) or ""
+    if ":" in urlsplit(url).netloc or not path.startswith("/") or path.endswith("/") or "\0" in path:
+        return "names no Unix socket: its path stands for the host, as in http+unix://%2Frun%2Fsink.sock/path"
+    if len(path.encode()) > _SOCKET_BYTES:
+        return f"names a Unix socket by more than {_SOCKET_BYTES} bytes"
     return ""
 
 

@@ -46,8 +46,9 @@ class Host:
     An adapter for many sources at once is started once (`start_many`), and given a sink for each that `open_sink` made.
     """
 
-    def __init__(self, transport: Transport, clock: Clock) -> None:
+    def __init__(self, transport: Transport, clock: Clock, *, max_on_wire: int = 128) -> None:
         self._transport = transport
+        self._max_on_wire = max_on_wire  # of each sink
         self._clock = clock
         self._sources: dict[str, _Source] = {}
         self._adapters: dict[str, Adapter] = {}
@@ -101,6 +102,7 @@ class Host:
             clock=self._clock,
             policy=policy,
             batch=batch,
+            max_on_wire=self._max_on_wire,
             tracer=self.tracer,
             dead_letter=(
                 address(dead_letter, access.for_dead_letters()) if isinstance(dead_letter, SinkBinding) else dead_letter

@@ -166,9 +166,12 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
-def peer_text(address: tuple[str, int] | tuple[str, int, int, int] | None) -> str:
-    """A socket's address as ``host:port``; "" for None, which a client has that left before it was looked at."""
-    if address is None:
+def peer_text(address: tuple[str, int] | tuple[str, int, int, int] | str | bytes | None) -> str:
+    """A socket's address as ``host:port``.
+
+    "" for None, which a client has that left before it was looked at, and for the client of a Unix socket.
+    """
+    if not isinstance(address, tuple):
         return ""
     host = address[0].removeprefix("::ffff:")  # IPv4 on a socket of both families
     return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"

@@ -218,17 +218,23 @@ def _let_go_of_output() -> None:
             os.close(nowhere)
 
 
-def _new_transport(choice: TransportChoice) -> Transport:
+def _new_transport(process: ProcessSettings) -> Transport:
     """The transport that was asked for; by itself our own, unless the environment names a proxy."""
+    choice, connect = process.transport, process.connect_timeout.total_seconds()
     if choice is TransportChoice.AUTO:
         choice = TransportChoice.AIOHTTP if proxies(os.environ) else TransportChoice.OWN
     if choice is TransportChoice.AIOHTTP:
         from .transport.by_aiohttp import AiohttpTransport  # noqa: PLC0415 - 120 ms and 10 MiB that few need
 
-        return AiohttpTransport()
-    from .transport.http import HttpTransport  # noqa: PLC0415 - what sends nothing needs no transport
+        return AiohttpTransport(connect_seconds=connect)
+    from .transport.connection import Timeouts  # noqa: PLC0415 - what sends nothing needs no transport
+    from .transport.http import CONNECTIONS, HttpTransport  # noqa: PLC0415 - likewise
 
-    return HttpTransport()
+    return HttpTransport(
+        limit=max(CONNECTIONS, process.concurrency),
+        age_seconds=process.connection_age.total_seconds(),
+        timeouts=Timeouts(connect=connect),
+    )
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -241,8 +247,8 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, until_signal: bool) -> int:
-    transport = _new_transport(process.transport)
-    host = Host(transport, SystemClock())
+    transport = _new_transport(process)
+    host = Host(transport, SystemClock(), max_on_wire=process.concurrency)
     host.starting = True
     health: Health | None = None
     exports = telemetry.start(

@@ -80,6 +80,13 @@ def _linger(value: str) -> timedelta:
     return linger
 
 
+def _some_time(value: str) -> timedelta:
+    length = duration(value)
+    if not length:
+        raise ValueError("is not longer than 0")
+    return length
+
+
 def _path(value: str) -> Path:
     if "\0" in value:
         raise ValueError("is no path")
@@ -331,6 +338,18 @@ class ProcessSettings:
     transport: TransportChoice = setting(
         one_of(TransportChoice), "what sends: our own HTTP/1.1, or aiohttp, which goes through proxies; auto: as needed",
         flag="transport", env="HTTP_TRANSPORT", default=TransportChoice.AUTO, choices=("auto", "own", "aiohttp"),
+    )
+    concurrency: int = setting(
+        integer(1, 10_000), "most tries of one sink on the wire at once, a connection each",
+        flag="concurrency", env="SINK_CONCURRENCY", default=128,
+    )
+    connect_timeout: timedelta = setting(
+        _some_time, "how long connecting may take, TLS included; the rest of the try is the answer's",
+        flag="connect-timeout", env="SINK_CONNECT_TIMEOUT", default=timedelta(seconds=10), shown_default="10s",
+    )
+    connection_age: timedelta = setting(
+        _some_time, "how old a connection gets, a fifth more or less, so that new pods get their share (not with aiohttp)",
+        flag="connection-age", env="SINK_CONNECTION_AGE", default=timedelta(seconds=60), shown_default="60s",
     )
     log_level: LogLevel | None = setting(
         one_of(LogLevel), "how much is logged",

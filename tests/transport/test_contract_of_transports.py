@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import quote
 
 import pytest
 import trustme
@@ -33,7 +36,7 @@ from wellhead.transport.by_aiohttp import AiohttpTransport
 from wellhead.transport.http import HttpTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from wellhead.http_server import Connection
 
@@ -75,14 +78,40 @@ def _new(kind: str) -> HttpTransport | AiohttpTransport:
     return HttpTransport() if kind == "ours" else AiohttpTransport(environment={})
 
 
-@pytest.fixture(params=["ours", "aiohttp", "fake"])
-async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
+class UnixSink(RecordingSink):
+    """A `RecordingSink` at a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def url(self) -> str:
+        return f"http+unix://{quote(str(self.path), safe='')}/in"
+
+    async def start(self) -> None:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(self.path))
+        self._server = HttpServer(self._handle, name="recording sink")
+        await self._server.start_on(listening)
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """pytest's own are longer than a socket's path may be."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=["ours", "aiohttp", "ours, unix", "aiohttp, unix", "fake"])
+async def wire(request: pytest.FixtureRequest, socket_folder: Path) -> AsyncIterator[Wire]:
     if request.param == "fake":
         fake = FakeTransport()
         yield Wire(fake, fake, "http://fake/")
         return
-    transport = _new(request.param)
-    async with RecordingSink() as sink:
+    kind, _, unix = request.param.partition(", ")
+    transport = _new(kind)
+    async with UnixSink(socket_folder / "Sink.sock") if unix else RecordingSink() as sink:
         yield Wire(transport, sink, sink.url)
         await transport.aclose()
 
@@ -311,6 +340,21 @@ class TestOverSockets:
         async with answering(b"HTTP/1.1 202 Accepted\r\nX: " + b"x" * 100_000 + b"\r\n\r\n") as url:
             failure = unanswered(await one_try(transport, post_to(url + "/")))
         assert failure.why is NoAnswer.PROTOCOL
+
+    async def test_a_unix_socket_is_asked_for_the_path_behind_it_and_as_localhost(
+        self, transport: Transport, socket_folder: Path
+    ) -> None:
+        async with UnixSink(socket_folder / "Sink.sock") as sink:
+            for _ in range(2):
+                assert answered(await one_try(transport, post_to(f"{sink.url}/to?q=1"))).status == 202
+        assert [(it.request.path, it.request.query) for it in sink.requests] == [("/in/to", "q=1")] * 2
+        assert [it.request.header("host") for it in sink.requests] == ["localhost"] * 2
+
+    async def test_a_unix_socket_that_is_not_there_is_told_as_connect(
+        self, transport: Transport, socket_folder: Path
+    ) -> None:
+        failure = unanswered(await one_try(transport, post_to(UnixSink(socket_folder / "none.sock").url)))
+        assert failure.why is NoAnswer.CONNECT
 
     async def test_closing_what_was_never_used_is_no_matter(self) -> None:
         await AiohttpTransport(environment={}).aclose()

@@ -1,7 +1,7 @@
 """One POST over HTTP/1.1: the seam between deciding about deliveries and doing them. Decides nothing about retries.
 
 `HttpTransport` (``http.py``) is our own and the default; `AiohttpTransport` (``by_aiohttp.py``) does what it does not:
-proxies and Unix sockets. `wellhead.runtime` chooses. Importing this module loads neither.
+proxies. `wellhead.runtime` chooses. Importing this module loads neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`AiohttpTransport`: POSTs by aiohttp, for what our own transport leaves to it: proxies and Unix sockets."""
+"""`AiohttpTransport`: POSTs by aiohttp, for what our own transport leaves to it: proxies."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import os
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
 
+from wellhead.binding import socket_path
 from wellhead.delivery import Answered, Unanswered
 from wellhead.errors import NoAnswer
 from wellhead.tls import refused_us
@@ -39,11 +41,18 @@ class AiohttpTransport:
     4 s are closed, sooner than common servers close theirs (Node.js: 5 s).
     """
 
-    def __init__(self, *, keepalive_seconds: float = 4.0, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        keepalive_seconds: float = 4.0,
+        connect_seconds: float | None = 10.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._keepalive = keepalive_seconds
+        self._connect = connect_seconds
         self._proxies = Proxies(os.environ if environment is None else environment)
-        self._kept: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
+        self._used: WeakSet[object] = WeakSet()
         self._tries: set[asyncio.Task[Outcome]] = set()
         self._closed = False
 
@@ -54,23 +63,26 @@ class AiohttpTransport:
     async def _try(self, post: Post) -> Outcome:
         if self._closed:
             return Unanswered(NoAnswer.CONNECT, "the transport is closed")
-        session = self._session(fresh=post.fresh)
-        in_hand = _Try()
+        url, socket = _url(post.target.url)
+        session = self._session(socket, fresh=post.fresh)
+        in_hand = _Try(self._used)
         _in_hand.set(in_hand)
         try:
             async with session.post(
-                _url(post.target.url),
+                url,
                 data=post.body,
                 headers=[
                     (name.decode("ascii"), value.decode("ascii"))
                     for name, value in (*post.target.headers, *post.headers)
                 ],
                 allow_redirects=False,
-                timeout=_timeout(post.timeout),
+                timeout=_timeout(post.timeout, self._connect),
                 ssl=post.target.tls if post.target.tls is not None else True,
                 proxy=self._proxies.proxy(post.target.url),
             ) as response:
                 return Answered(response.status, response.headers.get("Retry-After"), await _body(response))
+        except aiohttp.ConnectionTimeoutError:
+            return Unanswered(NoAnswer.CONNECT, "no connection was made in time")
         except TimeoutError:
             return Unanswered(NoAnswer.TIMEOUT, f"no answer within {post.timeout} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -78,54 +90,67 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         self._closed = True
-        for session in (self._kept, self._fresh):
-            if session is not None:
-                await session.close()
+        for session in self._sessions.values():
+            await session.close()
         # aiohttp schedules the closing of TLS sockets and does not await it.
         await asyncio.sleep(0)
 
-    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        if fresh:
-            self._fresh = self._fresh or _new_session(_Connector(limit=0, force_close=True))
-            return self._fresh
-        self._kept = self._kept or _new_session(_Connector(limit=0, keepalive_timeout=self._keepalive))
-        return self._kept
+    def _session(self, socket: str | None, *, fresh: bool) -> aiohttp.ClientSession:
+        """The one for TCP or for a Unix socket, with connections that are kept or are not."""
+        found = self._sessions.get((socket, fresh))
+        if found is None:
+            # aiohttp refuses a keepalive_timeout, even None, beside force_close.
+            kept: _Kept = {"force_close": True} if fresh else {"keepalive_timeout": self._keepalive}
+            connector = _Connector(limit=0, **kept) if socket is None else _UnixConnector(socket, limit=0, **kept)
+            found = self._sessions[socket, fresh] = _new_session(connector)
+        return found
 
 
 class _Try:
     """Whether the try in hand went over a connection that had carried others."""
 
-    __slots__ = ("reused",)
+    __slots__ = ("reused", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, used: WeakSet[object]) -> None:
         self.reused = False
+        self.used = used
+        """Every connection that carried a try."""
 
 
 _in_hand: ContextVar[_Try] = ContextVar("the try in hand")
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Tells a try whether its connection was used before; aiohttp's traces would cost 20 µs an event for that."""
+class _Kept(TypedDict, total=False):
+    """What a connector does with connections."""
 
-    def __init__(self, *, limit: int, force_close: bool = False, keepalive_timeout: float | None = None) -> None:
-        # aiohttp refuses a keepalive_timeout, even None, beside force_close.
-        if force_close:
-            super().__init__(limit=limit, force_close=True)
-        else:
-            super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
-        self._used: WeakSet[object] = WeakSet()
+    force_close: bool
+    keepalive_timeout: float
+
+
+class _Telling(aiohttp.BaseConnector):
+    """Tells a try whether its connection was used before; aiohttp's traces would cost 20 µs an event for that."""
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        _in_hand.get().reused = connection.protocol in self._used
-        if connection.protocol is not None:
-            self._used.add(connection.protocol)
+        protocol = connection.protocol
+        in_hand = _in_hand.get()
+        in_hand.reused = protocol in in_hand.used
+        if protocol is not None:
+            in_hand.used.add(protocol)
         return connection
 
 
-def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+class _Connector(_Telling, aiohttp.TCPConnector):
+    pass
+
+
+class _UnixConnector(_Telling, aiohttp.UnixConnector):
+    pass
+
+
+def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -135,13 +160,17 @@ def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
 
 
 @lru_cache(maxsize=4096)
-def _url(url: str) -> URL:
-    return URL(url, encoded=True)
+def _url(url: str) -> tuple[URL, str | None]:
+    """What to ask for, and the Unix socket to ask at, if it is one."""
+    socket = socket_path(url)
+    if socket is None:
+        return URL(url, encoded=True), None
+    return URL("http://localhost" + url[url.index("://") + 3 + len(urlsplit(url).netloc) :], encoded=True), socket
 
 
 @lru_cache(maxsize=64)
-def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds)
+def _timeout(seconds: float | None, connect: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, connect=connect)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -30,12 +30,16 @@ async def dial(
     """Connect ``protocol()`` to ``host``; it is told its transport as usual, after the TLS handshake.
 
     The name is resolved anew, so that a sink that moved is found; of several addresses those with the fewest
-    ``connections`` of ours are tried first, whichever of equals, so that each pod behind a name gets its share. Raises OSError where
+    ``connections`` of ours are tried first, whichever of equals, so that each pod behind a name gets its share. A host
+    that begins with a slash is the path of a Unix socket, which has no port (0). Raises OSError where
     there is no connection and ssl.SSLError where the handshake fails. Cancelling leaves nothing open.
     """
+    loop = asyncio.get_running_loop()
+    if host.startswith("/"):
+        await loop.create_unix_connection(protocol, host)
+        return
     from aiohappyeyeballs import start_connection  # noqa: PLC0415 - not before the first connection
 
-    loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     preferred = found[0][0]
     random.shuffle(found)  # of a burst of connections, which are counted only once they are made, not all go to one pod

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from wellhead.binding import socket_path
 from wellhead.delivery import Unanswered
 from wellhead.errors import NoAnswer
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from . import Post, Target
 
+CONNECTIONS: Final = 512
+"""To one target at most, where nothing else is said: several sinks may share it."""
 _NEVER: Final = float("inf")
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -50,7 +53,7 @@ class _Way(NamedTuple):
 
 
 class HttpTransport:
-    """`Transport` of our own, over TCP and TLS; for proxies and Unix sockets see `AiohttpTransport`.
+    """`Transport` of our own, over TCP, TLS and Unix sockets; for proxies see `AiohttpTransport`.
 
     At most ``limit`` connections are open to one target; further tries wait, first come first served. A connection
     idle for ``idle_seconds`` is closed, sooner than common servers close theirs (Node.js: 5 s); one as old as
@@ -61,7 +64,7 @@ class HttpTransport:
     def __init__(
         self,
         *,
-        limit: int = 512,
+        limit: int = CONNECTIONS,
         idle_seconds: float = 4.0,
         age_seconds: float = 60.0,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
@@ -359,10 +362,13 @@ class _Pool:
 def _place(url: str) -> _Place:
     """Raises ValueError for what is no http URL."""
     parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError("no http or https URL")
+    socket = socket_path(url)
+    if socket is None and (parts.scheme not in _PORTS or not parts.hostname):
+        raise ValueError("no http, https or http+unix URL")
     rest = url.partition("#")[0][url.index("://") + 3 + len(parts.netloc) :]
     request = rest if rest.startswith("/") else f"/{rest}"
-    host = parts.netloc.rpartition("@")[2]
+    host = "localhost" if socket is not None else parts.netloc.rpartition("@")[2]
     begins = f"POST {request} HTTP/1.1\r\nhost: {host}\r\n".encode("ascii")
-    return _Place(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "https", begins)
+    if socket is not None:
+        return _Place(socket, 0, secure=False, begins=begins)
+    return _Place(parts.hostname or "", parts.port or _PORTS[parts.scheme], parts.scheme == "https", begins)
