@@ -314,7 +314,15 @@ class Tries:
         if lane.batches is not None:
             self._join(lane.batches, fresh=fresh)
         else:
-            self._post(lane, fresh=fresh)
+            if not self._headers:
+                self._headers, self._body = lane.address.encode(self.event)
+                if self.extra_headers:
+                    self._headers = (*self._headers, *self.extra_headers)
+            self._started = now = self._loop.time()
+            self._end = lane.address.begin(
+                self._headers, self._body, self._ended, started=now, timeout=lane.timeout, fresh=fresh
+            )
+            self._sent = lane.address.sent
         self.number += 1
         self.on_wire = True
         lane.counters.on_wire += 1
@@ -323,23 +331,6 @@ class Tries:
         self._body = self._body or encode_structured(self.event)
         member = batches.join(self._body, self._bound, self._ended, until=self._until, fence=self.fence, fresh=fresh)
         self._member, self._end = member, partial(batches.cancel, member)
-
-    def _post(self, lane: Lane, *, fresh: bool) -> None:
-        if not self._headers:
-            self._headers, self._body = lane.address.encode(self.event)
-            if self.extra_headers:
-                self._headers = (*self._headers, *self.extra_headers)
-        address = lane.address
-        self._started = now = self._loop.time()
-        self._end = address.begin(
-            self._headers,
-            self._body,
-            self._ended,
-            started=now,
-            timeout=lane.timeout,
-            fresh=fresh,
-        )
-        self._sent = address.sent
 
     def _ended(self, outcome: Outcome | None) -> None:
         lane = self._lane
