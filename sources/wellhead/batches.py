@@ -70,7 +70,7 @@ class _Post:
         self.members = members
         self.spoken_for = False
         self.ended = False
-        self.end: Callable[[], None] = lambda: None
+        self.end: Callable[[], None] = _nothing
 
 
 class Batches:
@@ -205,7 +205,7 @@ class Batches:
             member.post, member.company, member.began, member.luck = post, number, now, luck
 
         def ended(outcome: Outcome) -> None:
-            post.ended = True
+            post.ended, post.members, post.end = True, [], _nothing  # else each batch leaves a cycle to the collector
             self._places.give_back()
             for member in members:
                 done, member.done = member.done, None
@@ -234,3 +234,7 @@ def _stay(member: Member) -> None:
     for forget in member.forget:
         forget()
     member.forget = ()
+
+
+def _nothing() -> None:
+    """In the place of what a batch has no more use for."""

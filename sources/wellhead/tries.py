@@ -339,9 +339,10 @@ class Tries:
         lane.counters.on_wire -= 1
         if self._member is not None:
             self._started, self._sent = self._member.began, self._member.sent
+        done, self._done, self._end = self._done, _unused, _unused  # else each event leaves a cycle to the collector
         if outcome is None:
             self.number -= 1
-            self._done(None)
+            done(None)
             return
         self.last = outcome
         if isinstance(outcome, Answered):
@@ -352,7 +353,6 @@ class Tries:
         lane.counters.count_try(word, self._loop.time() - self._started)
         if self.number > 1:
             lane.counters.retries += 1
-        done, self._done, self._end = self._done, _unused, _unused  # else each event leaves a cycle to the collector
         done(outcome)
 
     def note_accepted(self) -> None:
