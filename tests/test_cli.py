@@ -15,9 +15,9 @@ import pytest
 from tests.process import IN_TIME, WELLHEAD, Program, dead_pipe, started
 
 from wellhead import __version__
+from wellhead.display.text import event_text
 from wellhead.env import known_names, settings
 from wellhead.event import CloudEvent
-from wellhead.event_text import event_text
 from wellhead.http_binding import encode
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.cli.command import adapters, main, overview

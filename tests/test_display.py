@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from wellhead.display import Display, write_stdout
+from wellhead.display.receiver import Display, write_stdout
 from wellhead.event import CloudEvent
 from wellhead.http_binding import encode, encode_batch
 from wellhead.http_server import Limits, Request, Response

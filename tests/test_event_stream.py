@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from wellhead.display.kept import KeptEvents
+from wellhead.display.stream import EventStream
 from wellhead.event import CloudEvent
-from wellhead.event_stream import EventStream
-from wellhead.http_exchange import Response, Takeover
-from wellhead.kept_events import KeptEvents
+from wellhead.http_server.exchange import Response, Takeover
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

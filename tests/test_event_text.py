@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wellhead.display.text import event_text, go_uri, indent_json
 from wellhead.event import CloudEvent
-from wellhead.event_text import event_text, go_uri, indent_json
 from wellhead.http_binding import decode, decode_structured
 
 SAMPLES = Path(__file__).parent / "samples" / "event_display"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wellhead.http_exchange import Request, Response, answer_head, peer_text, split_target
+from wellhead.http_server.exchange import Request, Response, answer_head, peer_text, split_target
 
 DATE = b"Sat, 21 Nov 2026 05:00:00 GMT"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wellhead.http_exchange import Limits, Request, Response
-from wellhead.http_reader import RequestReader
+from wellhead.http_server.exchange import Limits, Request, Response
+from wellhead.http_server.reader import RequestReader
 
 LIMITS = Limits(body_bytes=100, head_bytes=1000, headers=20)
 HOST = b"Host: here\r\n"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wellhead.display.kept import KeptEvents
 from wellhead.event import CloudEvent
 from wellhead.http_binding import decode_structured
-from wellhead.kept_events import KeptEvents
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 250000, tzinfo=UTC)
 PLENTY = 1 << 20

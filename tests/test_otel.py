@@ -25,8 +25,8 @@ from wellhead.delivery import Policy
 from wellhead.errors import DeliveryError
 from wellhead.event import CloudEvent
 from wellhead.host import Host
-from wellhead.http_exchange import Request, Response
 from wellhead.http_server import HttpServer
+from wellhead.http_server.exchange import Request, Response
 from wellhead.metrics import SECONDS, CircuitState, SinkCounters, SinkState, sink_metrics
 from wellhead.telemetry import Exporter, Signal, Wanted
 from wellhead.testing import Answer, FakeTransport, LoopClock, RecordingSink

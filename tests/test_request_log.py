@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from wellhead.http_exchange import Headers, Request
-from wellhead.request_log import request_json
+from wellhead.display.request_log import request_json
+from wellhead.http_server.exchange import Headers, Request
 
 
 def logged(

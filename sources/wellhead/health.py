@@ -6,8 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from .http_exchange import Request, Response
-from .http_server import HttpServer
+from .http_server import HttpServer, Request, Response
 from .metrics import adapter_metrics, exposition, sink_metrics
 
 if TYPE_CHECKING:

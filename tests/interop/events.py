@@ -9,9 +9,9 @@ from typing import Final
 from hypothesis import reject
 from hypothesis import strategies as st
 
+from wellhead.display.text import go_uri
 from wellhead.errors import InvalidEvent
 from wellhead.event import CloudEvent
-from wellhead.event_text import go_uri
 
 _LEAST: Final = {"id": "1", "source": "/s", "type": "t"}
 _JSON: Final = "application/json"

@@ -20,8 +20,8 @@ from tests.process import HEARTBEAT, IN_TIME, POD, WELLHEAD, started
 from wellhead.batch import BatchLimits
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
+from wellhead.display.text import event_text
 from wellhead.event import CloudEvent
-from wellhead.event_text import event_text
 from wellhead.host import Host
 from wellhead.http_binding import decode, encode, encode_structured
 from wellhead.transport.http import HttpTransport

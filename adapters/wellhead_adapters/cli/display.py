@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wellhead.display import Display, write_stdout
+from wellhead.display.receiver import Display, write_stdout
 from wellhead.env import Collector, Setting, boolean, integer, parse_flags, setting, settings
 from wellhead.errors import ConfigError, Problem
 from wellhead.help import help_screen

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
+from wellhead.display.text import event_text
 from wellhead.errors import ConfigError, Problem
-from wellhead.event_text import event_text
 from wellhead.runtime import Exit, report
 
 from .begin import find

@@ -15,14 +15,14 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
-from .http_exchange import Request, Response, Takeover, answer_head, peer_text
-from .http_reader import RequestReader
+from .exchange import Request, Response, Takeover, answer_head, peer_text
+from .reader import RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .http_exchange import Answer
-    from .http_server import HttpServer
+    from .exchange import Answer
+    from .server import HttpServer
 
 _LOG: Final = logging.getLogger(__name__)
 _LINGER_SECONDS: Final = 2.0

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
-from .event import rfc3339
-from .http_binding import encode_structured
+from wellhead.event import rfc3339
+from wellhead.http_binding import encode_structured
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from .event import CloudEvent
+    from wellhead.event import CloudEvent
 
 _OBJECT_BYTES: Final = 1000  # about what an event takes beside its texts and data
 

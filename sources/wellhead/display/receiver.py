@@ -22,22 +22,23 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .clock import SystemClock
-from .errors import DecodeError, NotAnEvent
-from .event import media_type
-from .event_stream import EventStream
-from .event_text import event_text
-from .http_binding import BATCH, STRUCTURED, decode
-from .http_server import HttpServer, Request, Response
-from .kept_events import KeptEvents
+from wellhead.clock import SystemClock
+from wellhead.errors import DecodeError, NotAnEvent
+from wellhead.event import media_type
+from wellhead.http_binding import BATCH, STRUCTURED, decode
+from wellhead.http_server import HttpServer, Request, Response
+
+from .kept import KeptEvents
 from .request_log import request_json
+from .stream import EventStream
+from .text import event_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .clock import Clock
-    from .event import CloudEvent
-    from .http_server import Answer, Limits
+    from wellhead.clock import Clock
+    from wellhead.event import CloudEvent
+    from wellhead.http_server import Answer, Limits
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ def write_stdout(data: bytes) -> None:
 
 
 def _page() -> Response:
-    html = Path(__file__).with_name("display.html").read_bytes()
+    html = Path(__file__).with_name("page.html").read_bytes()
     hashes = [
         b"%b-src 'sha256-%b'" % (kind, b64encode(sha256(html.partition(begin)[2].partition(end)[0]).digest()))
         for kind, begin, end in ((b"script", b"<script>", b"</script>"), (b"style", b"<style>", b"</style>"))

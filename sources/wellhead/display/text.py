@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from .event import utc_text
+from wellhead.event import utc_text
 
 if TYPE_CHECKING:
-    from .event import CloudEvent, ExtensionValue
+    from wellhead.event import CloudEvent, ExtensionValue
 
 _BANNER: Final = "☁️  cloudevents.Event\nContext Attributes,\n"
 _ENCODING_03: Final = "datacontentencoding"  # an attribute of CloudEvents 0.3, to us an extension

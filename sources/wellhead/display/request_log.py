@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from .http_exchange import Request
+    from wellhead.http_server.exchange import Request
 
 _SECRET: Final = frozenset(("Authorization", "Proxy-Authorization", "Cookie"))
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import httptools
 
-from .http_exchange import Request, Response, split_target
+from .exchange import Request, Response, split_target
 
 if TYPE_CHECKING:
-    from .http_exchange import Limits
+    from .exchange import Limits
 
 # The headers this module obeys: length of the name to its first letter. Hardly any other has to be looked at.
 _OBEYED: Final = {

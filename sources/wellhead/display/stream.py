@@ -12,13 +12,14 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from .http_server import Response, Takeover
+from wellhead.http_server import Response, Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .http_server import Answer, Connection, Headers
-    from .kept_events import KeptEvents
+    from wellhead.http_server import Answer, Connection, Headers
+
+    from .kept import KeptEvents
 
 _ID: Final = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
 _CHUNK_BYTES: Final = 1 << 16

@@ -1,13 +1,4 @@
-"""A small HTTP/1.1 server for our own ends: event display, probes and metrics, the recording sink of the tests.
-
-It is light to import and bounded in everything a client can ask for (`Limits`). No TLS, no HTTP/2, no routing: one
-handler gets every request.
-
-    server = HttpServer(lambda request: Response(200, b"hello"))
-    host, port = await server.start("127.0.0.1", 0)
-    ...
-    await server.stop(grace=5)
-"""
+"""`HttpServer`: listens, keeps its connections, and stops in order."""
 
 from __future__ import annotations
 
@@ -18,13 +9,12 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from .http_connection import ClientConnection
-from .http_exchange import Answer, Connection, Handler, Headers, Limits, Request, Response, Takeover
+from .connection import ClientConnection
+from .exchange import Handler, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["Answer", "Connection", "Handler", "Headers", "HttpServer", "Limits", "Request", "Response", "Takeover"]
 
 _LOG: Final = logging.getLogger(__name__)
 _RECEIVE_BYTES: Final = 1 << 16
