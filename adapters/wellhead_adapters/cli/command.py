@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 SHELLS = ("bash", "zsh", "fish")
 _OWN = {
-    "display": "show the events that are sent to it: in the terminal, and live on a web page",
-    "demo": "try a source without what it reads, into the event display: wellhead demo kafka",
-    "run": "run sources on this machine, without a cluster: --demo, or Knative YAML by -f",
-    "validate": "say what is wrong with Knative YAML, offline: wellhead validate -f source.yaml",
-    "version": "print the version",
-    "completion": f"print a script for shell completion: {', '.join(SHELLS)}",
+    "display": "Show the events that are sent to it: in the terminal, and live on a web page",
+    "demo": "Try a source without what it reads, into the event display: wellhead demo kafka",
+    "run": "Run sources on this machine, without a cluster: --demo, or Knative YAML by -f",
+    "validate": "Say what is wrong with Knative YAML, offline: wellhead validate -f source.yaml",
+    "version": "Print the version",
+    "completion": f"Print a script for shell completion: {', '.join(SHELLS)}",
 }
 _OF_ADAPTERS = {"demo": demo.main, "run": run.main, "validate": validate.main}
 

@@ -28,6 +28,7 @@ Demo: TypeAlias = "Callable[[], AbstractAsyncContextManager[Mapping[str, str]]]"
 block lasts. Gives the variables to start the adapter with; raises `ConfigError` where it cannot be had."""
 
 _PROGRAM = "wellhead demo"
+_ABOUT: Final = "Try a source with something to read, into the event display; nothing else has to be there."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     demos = entry_points(group="wellhead.demos")
     kind, *rest = arguments or [""]
     if any(word in ("-h", "-help", "--help") for word in arguments):
-        return say(help_screen(f"{_PROGRAM} {'|'.join(sorted(demos.names))}", __doc__, _CONFIGS))
+        return say(help_screen(f"{_PROGRAM} {'|'.join(sorted(demos.names))}", _ABOUT, _CONFIGS))
     collector = Collector(os.environ, parse_flags(rest, flags()))
     said, process = collector.read(DemoSettings), collector.read(ProcessSettings)
     if kind not in demos.names:
