@@ -210,10 +210,16 @@ def _is_plain_text(text: str) -> bool:
 
 
 def _are_plain(extensions: Mapping[str, ExtensionValue]) -> bool:
-    return all(
-        type(value) is str and value.isascii() and value.isprintable() and len(name) <= _REMEMBERED and _is_name(name)
-        for name, value in extensions.items()
-    )
+    # A loop: `all` over a generator costs twice as much, and a Kafka event has four extensions.
+    for name, value in extensions.items():
+        if type(value) is str:
+            if not (value.isascii() and value.isprintable()):
+                return False
+        elif type(value) is not int or not -(2**31) <= value < 2**31:
+            return False
+        if len(name) > _REMEMBERED or not _is_name(name):
+            return False
+    return True
 
 
 @lru_cache(maxsize=1024)

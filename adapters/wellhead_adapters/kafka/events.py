@@ -90,7 +90,7 @@ def _cloud_event(record: Record, tally: Tally) -> CloudEvent | None:
     try:
         if kind == STRUCTURED:
             event = _structured(record.value or b"", tally)
-            return replace(event, extensions={**event.extensions, **_place(record)})
+            return replace(event, extensions={**event.extensions, **_place(record.partition, record.offset)})
         if headers.get("ce_specversion") is not None:
             return _binary(headers, record, tally)
     except (DecodeError, InvalidEvent):
@@ -149,7 +149,7 @@ def _binary(headers: Mapping[str, bytes | None], record: Record, tally: Tally) -
     return CloudEvent(
         **{"id": "", "source": "", "type": "", **attributes},  # type: ignore[arg-type]  # none of them is `extensions` or `data`
         datacontenttype=_text(_content_type(record)),
-        extensions={**extensions, **_place(record)},
+        extensions={**extensions, **_place(record.partition, record.offset)},
         data=record.value,
     )
 
@@ -168,7 +168,7 @@ def _around(source: KafkaSource, record: Record, tally: Tally) -> CloudEvent:
                 extension = header_extension(name)
                 tally.dropped += extension in extensions
                 extensions[extension] = _extension(value, tally)
-    extensions.update(_place(record))
+    extensions |= _place(partition, offset)
     return CloudEvent(
         id=f"partition:{partition}/offset:{offset}",
         source=source.source(record.topic),
@@ -187,11 +187,10 @@ def header_extension(header: str) -> str:
     return "kafkaheader" + _NOT_IN_A_NAME.sub("", header.lower())
 
 
-def _place(record: Record) -> dict[str, ExtensionValue]:
-    offset = record.offset
+def _place(partition: int, offset: int) -> dict[str, ExtensionValue]:
     # A CloudEvents integer has 32 bits; on the wire of binary mode the text is the same.
     return {
-        "knativekafkapartition": record.partition,
+        "knativekafkapartition": partition,
         "knativekafkaoffset": offset if offset < 2**31 else str(offset),
     }
 
