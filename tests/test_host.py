@@ -14,7 +14,7 @@ from wellhead.access import SinkAccess
 from wellhead.binding import SinkBinding
 from wellhead.clock import SystemClock
 from wellhead.credentials import CredentialSources
-from wellhead.errors import DeliveryError, Loss
+from wellhead.errors import DeliveryError, Loss, WellheadError
 from wellhead.event import CloudEvent
 from wellhead.host import Host
 from wellhead.testing import Answer, FakeTransport, Hang, LoopClock, RecordingSink
@@ -213,6 +213,16 @@ class TestReadiness:
 
 @pytest.mark.looptime
 class TestFailure:
+    async def test_an_error_of_ours_that_leaves_an_adapter_is_told_in_its_words_without_a_traceback(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        host, failure = hosted(FakeTransport()), WellheadError("there is no topic orders")
+        start(host, Spring("failing", 2, failure=failure))
+        await host.wait()
+        assert host.failure is failure
+        (told,) = (record for record in caplog.records if record.getMessage() == "source failed")
+        assert (vars(told)["reason"], told.exc_info) == ("there is no topic orders", None)
+
     async def test_the_failure_of_one_is_told_and_the_others_run_until_the_drain(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:

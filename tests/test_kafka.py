@@ -21,8 +21,10 @@ from wellhead.testing import Answer, FakeTransport, Hang, LoopClock
 from wellhead_adapters.kafka import commits
 from wellhead_adapters.kafka.adapter import Kafka
 from wellhead_adapters.kafka.config import Isolation, KafkaConfig, MissingTopic, OutOfRange
+from wellhead_adapters.kafka.intake import RecordsGone
 from wellhead_adapters.kafka.lanes import Ordering
-from wellhead_adapters.kafka.reader import RecordsGone, Stuck, TopicMissing
+from wellhead_adapters.kafka.pressure import weight
+from wellhead_adapters.kafka.reader import Stuck, TopicMissing
 from wellhead_adapters.kafka.starting import Edge, InitialOffset, initial_offset
 
 if TYPE_CHECKING:
@@ -421,6 +423,32 @@ async def test_while_the_sink_is_down_memory_is_bounded_and_polling_goes_on(kafk
         await asyncio.sleep(2)
         assert (it.metric("paused"), it.metric("held_bytes"), committed(kafka)) == ([0], [0], 5000)
         assert len(kafka.consumers) == 1, "a sink that is down is no reason for a new consumer"
+
+
+async def test_a_partition_runs_only_so_far_ahead_of_a_record_that_is_not_done(kafka: FakeKafka) -> None:
+    kafka.produce("t", b"bad")
+    kafka.produce("t", *[b"good"] * 20_000)
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) == b"bad" else Answer())
+    config = replace(CONFIG, ordering=Ordering.UNORDERED, max_ahead=2000)
+    async with Replica(kafka, config, transport=transport) as it:
+        await asyncio.sleep(60)
+        assert 2000 - 1 <= len(transport.events) < 2000 + 500, "these would come again after a crash"
+        assert (it.metric("paused"), committed(kafka)) == ([1], 0)
+        transport.always(Answer())
+        await transport.accepted(20_001)
+        await asyncio.sleep(2)
+        assert (it.metric("paused"), committed(kafka)) == ([0], 20_001)
+
+
+async def test_no_more_is_read_into_memory_than_keeps_the_deliveries_busy(kafka: FakeKafka) -> None:
+    kafka.produce("t", *[b"slow"] * 20_000)
+    transport = FakeTransport()
+    transport.always(Hang())
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED, drain=SECOND), transport=transport) as it:
+        await asyncio.sleep(0.3)
+        (held,) = it.metric("held_bytes")
+        assert held == 500 * weight(None, b"slow", 0), "one fetch, of which 128 are under way"
 
 
 async def test_one_partition_that_is_stuck_does_not_stop_the_others(kafka: FakeKafka) -> None:

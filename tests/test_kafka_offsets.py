@@ -280,10 +280,34 @@ def test_a_partition_that_came_later_is_begun_at_its_first_record() -> None:
 # --- how much is held ---
 
 
-def test_each_partition_has_its_share_and_room_is_half_of_it() -> None:
-    budget = Budget(1000)
-    assert (budget.full_at(4), budget.room_at(4)) == (250, 125)
-    assert budget.full_at(0) == 1000
+def test_each_partition_has_its_share_of_bytes_and_room_is_half_of_it() -> None:
+    budget = Budget(1000, ahead=10)
+    assert [budget.is_full(octets, 0, partitions=4) for octets in (249, 250)] == [False, True]
+    assert [budget.has_room(octets, 0, partitions=4) for octets in (125, 126)] == [True, False]
+    assert budget.is_full(1000, 0, partitions=0)
+
+
+def test_a_partition_runs_so_many_records_ahead_whatever_they_weigh() -> None:
+    budget = Budget(1000, ahead=10)
+    assert [budget.is_full(0, ahead, partitions=4) for ahead in (9, 10)] == [False, True]
+    assert [budget.has_room(0, ahead, partitions=4) for ahead in (5, 6)] == [True, False]
+
+
+@given(
+    st.integers(1, 2**40),
+    st.integers(1, 10**6),
+    st.integers(0, 2**41),
+    st.integers(0, 10**6 + 500),
+    st.integers(0, 999),
+)
+def test_what_is_full_has_no_room_and_what_holds_nothing_has(
+    buffer: int, most: int, octets: int, ahead: int, partitions: int
+) -> None:
+    budget = Budget(buffer, most)
+    assert not (
+        budget.is_full(octets, ahead, partitions=partitions) and budget.has_room(octets, ahead, partitions=partitions)
+    ) or (buffer < max(1, partitions)), "a partition with no byte for its share is full and has room when it is empty"
+    assert budget.has_room(0, 0, partitions=partitions)
 
 
 # --- watchdog ---

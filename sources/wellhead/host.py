@@ -15,6 +15,7 @@ from .binding import SinkBinding
 from .credentials import Credentials
 from .dead_letter_file import DeadLetterFiles
 from .delivery import Policy
+from .errors import WellheadError
 from .sink import HttpSink
 from .tls import Trust
 
@@ -192,6 +193,9 @@ class Host:
             await work(ready)
         except asyncio.CancelledError:
             raise
+        except WellheadError as error:  # it says in words what is wrong; where that was found helps nobody
+            _log.error("source failed", extra={"source_name": name, "reason": str(error)})
+            self.failure = error
         except Exception as error:  # noqa: BLE001 - the one place: whatever leaves an adapter ends the program, and is told
             _log.exception("source failed", extra={"source_name": name})
             self.failure = error

@@ -55,7 +55,7 @@ class Kafka:
         # aiokafka costs 63 ms, which nobody pays who only asks for help or runs another adapter.
         from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-        from .reader import BeginAnew  # noqa: PLC0415
+        from .intake import BeginAnew  # noqa: PLC0415
         from .reading import Reading  # noqa: PLC0415
 
         reading = self._reading = Reading(self._config, sink, ready)

@@ -117,6 +117,10 @@ class KafkaConfig(ConnectionSettings):
         octets, "bytes of records held in memory", flag="buffer", env="KAFKA_BUFFER", default=16 << 20,
         shown_default="16Mi",
     )
+    max_ahead: int = setting(
+        integer(1, 1_000_000), "records of a partition that may be read behind one that is not done: those done come again"
+        " after a crash", flag="max-ahead", env="KAFKA_MAX_AHEAD", default=10_000,
+    )
     name: str = setting(text, "the source's name, part of the events' source", flag="name", env="NAME", default="kafka")
     namespace: str = setting(
         text, "its namespace, likewise", flag="namespace", env="NAMESPACE", default="default"

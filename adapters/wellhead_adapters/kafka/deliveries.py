@@ -58,6 +58,11 @@ class Deliveries:
         self._settled = asyncio.Event()
         self._now = asyncio.get_running_loop().time
 
+    @property
+    def sated(self) -> bool:
+        """Whether so many may start already that reading more would only fill memory."""
+        return self._lanes.ready >= self._most
+
     def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
         """Send these, the next of their partition in order."""
         if partition.offsets is None:

@@ -11,17 +11,20 @@ RECORD_OVERHEAD: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bytes of records that were read and are not done. Each partition has its share of them."""
+    """What may be held of records that were read and are not done. Each partition has its share of the bytes."""
 
     octets: int
+    ahead: int
+    """Records of one partition from the first that is not done to the last that was read. Those of them that are done
+    are sent again after a crash, as no commit can tell of them."""
 
-    def full_at(self, partitions: int) -> int:
-        """A partition that holds so much is read no further."""
-        return self.octets // max(1, partitions)
+    def is_full(self, octets: int, ahead: int, *, partitions: int) -> bool:
+        """Whether a partition that holds this is to be read no further, one of so many."""
+        return octets >= self.octets // max(1, partitions) or ahead >= self.ahead
 
-    def room_at(self, partitions: int) -> int:
-        """One that was full is read again when it holds no more than this. Half: a pause costs what was fetched."""
-        return self.full_at(partitions) // 2
+    def has_room(self, octets: int, ahead: int, *, partitions: int) -> bool:
+        """Whether one that was full is to be read again: when half is left, as a pause costs what was fetched."""
+        return octets <= self.octets // max(1, partitions) // 2 and ahead <= self.ahead // 2
 
 
 def weight(key: bytes | None, value: bytes | None, headers: int) -> int:

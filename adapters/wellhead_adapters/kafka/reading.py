@@ -59,8 +59,8 @@ class Reading:
             await self._reader.run()
         finally:
             self._rebalances += self._reader.rebalances
-            self._resets += self._reader.resets
-            self._unreadable += self._reader.unreadable
+            self._resets += self._reader.intake.resets
+            self._unreadable += self._reader.intake.unreadable
             self._reader = None
 
     async def aclose(self) -> None:
@@ -75,8 +75,8 @@ class Reading:
             progress_age=self._watchdog.age(asyncio.get_running_loop().time()),
             rebalances=self._rebalances + (reader.rebalances if reader else 0),
             new_consumers=max(0, self._consumers - 1),
-            resets=self._resets + (reader.resets if reader else 0),
-            unreadable=self._unreadable + (reader.unreadable if reader else 0),
+            resets=self._resets + (reader.intake.resets if reader else 0),
+            unreadable=self._unreadable + (reader.intake.unreadable if reader else 0),
             suppressed=self._deliveries.suppressed,
             tally=self._deliveries.tally,
         )

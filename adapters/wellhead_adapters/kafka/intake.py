@@ -1,0 +1,221 @@
+"""Takes records in: polls, holds back what is full, passes what cannot be read or is not there any more.
+
+Polling never stops, whatever the sink does: aiokafka takes a member that does not poll for one that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.structs import TopicPartition
+
+from wellhead.errors import WellheadError
+
+from .assigned import Assigned
+from .begin import find
+from .config import OutOfRange
+from .pressure import Budget
+from .starting import Edge
+from .unreadable import step_over
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from .commits import Commits
+    from .config import KafkaConfig
+    from .consumer import Consumer
+    from .deliveries import Deliveries
+    from .events import Record
+    from .memory import Place
+    from .watchdog import Watchdog
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS: Final = 0.5
+_POLL_RECORDS: Final = 500
+_ROOM_SECONDS: Final = 0.05
+"""A partition that is full is given so long to get some room, before it is paused, which costs what was fetched."""
+_TROUBLE_SECONDS: Final = 1.0
+
+
+class BeginAnew(WellheadError):
+    """The consumer is of no more use; a new one may be. The text says why."""
+
+
+class RecordsGone(WellheadError):
+    """The next record is not there any more, and ``--out-of-range none`` says to end."""
+
+
+class Intake:
+    """What one consumer reads, of the partitions that are ours at the time.
+
+    ``begin`` is awaited where a partition turns out to have no position yet.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        config: KafkaConfig,
+        deliveries: Deliveries,
+        commits: Commits,
+        watchdog: Watchdog,
+        begin: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.partitions: Mapping[Place, Assigned] = {}
+        self.resets = 0
+        self.unreadable = 0
+        self._consumer = consumer
+        self._config = config
+        self._deliveries = deliveries
+        self._commits = commits
+        self._watchdog = watchdog
+        self._begin = begin
+        self._budget = Budget(config.buffer, config.max_ahead)
+        self._full: set[Assigned] = set()
+        self._room = asyncio.Event()
+        self._sated = False
+        self._trouble = ""
+
+    def assign(self, places: Iterable[Place]) -> None:
+        """These partitions are ours, and no others."""
+        self._full.clear()
+        self.partitions = {place: Assigned(place) for place in sorted(places)}
+
+    def forget(self) -> None:
+        """None is ours any more."""
+        self.partitions = {}
+
+    async def poll(self) -> None:
+        """Read until cancelled. Raises `BeginAnew` and `RecordsGone`."""
+        while True:
+            await self._until_more_may_come()
+            try:
+                batches = await self._consumer.getmany(timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS)
+            except NoOffsetForPartitionError:
+                await self._begin()
+                continue
+            except OffsetOutOfRangeError as error:
+                await self._go_on_elsewhere(error.args[0])
+                continue
+            except KafkaError as error:
+                self._rewind()
+                await self._note_trouble(error)
+                continue
+            except UnicodeDecodeError as error:
+                self._rewind()
+                await self._step_over(error)
+                continue
+            for place, records in batches.items():
+                self._take_in(place, records)
+
+    def _take_in(self, place: TopicPartition, records: Sequence[Record]) -> None:
+        partition = self.partitions.get((place.topic, place.partition))
+        if partition is None or partition.revoked:
+            return
+        self._trouble = ""
+        self._watchdog.progress(asyncio.get_running_loop().time())
+        self._deliveries.take_in(partition, records)
+        assert partition.offsets is not None  # noqa: S101 - since `Deliveries.take_in`
+        if self._budget.is_full(partition.octets, len(partition.offsets), partitions=len(self.partitions)):
+            self._full.add(partition)
+
+    async def _until_more_may_come(self) -> None:
+        """Wait for a moment where more would only fill memory, pause what stays full; and give others their turn."""
+        pressing = [one for one in self._full if not one.paused]
+        self._sated = self._deliveries.sated and any(not one.paused for one in self.partitions.values())
+        if not (pressing or self._sated):
+            await asyncio.sleep(0)
+            return
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS if self._sated else _ROOM_SECONDS):
+                await self._room.wait()
+        self._sated = False
+        for partition in pressing:
+            if partition in self._full and not partition.revoked:
+                self._consumer.pause(TopicPartition(*partition.place))
+                partition.paused = True
+
+    def on_done(self, partition: Assigned) -> None:
+        """A record of ``partition`` is done: there may be room again."""
+        if self._sated and not self._deliveries.sated:
+            self._room.set()
+        if partition in self._full and self._has_room(partition):
+            self._full.discard(partition)
+            self._room.set()
+            if partition.paused and not partition.revoked:
+                partition.paused = False
+                self._consumer.resume(TopicPartition(*partition.place))
+
+    def _has_room(self, partition: Assigned) -> bool:
+        ahead = len(partition.offsets) if partition.offsets is not None else 0
+        return self._budget.has_room(partition.octets, ahead, partitions=len(self.partitions))
+
+    def _rewind(self) -> None:
+        """Read on behind what was taken in.
+
+        Where aiokafka fails to decode one partition's records, it drops those that it had read of others in the same
+        call, and their positions stand behind them. To be called before anything else gets its turn.
+        """
+        assigned = self._consumer.assignment()
+        for partition in self.partitions.values():
+            place = TopicPartition(*partition.place)
+            if partition.offsets is not None and not partition.revoked and place in assigned:
+                self._consumer.seek(place, partition.offsets.position)
+
+    async def _step_over(self, error: UnicodeDecodeError) -> None:
+        found = await step_over(
+            self._consumer,
+            lambda: [TopicPartition(*one.place) for one in self.partitions.values() if not (one.paused or one.revoked)],
+            self._take_in,
+        )
+        if found is not None:
+            place, offset = found
+            self.unreadable += 1
+            facts = {"topic": place.topic, "partition": place.partition, "offset": offset, "reason": str(error)}
+            _log.error("record cannot be read and is passed: a header's name is no UTF-8", extra=facts)
+
+    async def _go_on_elsewhere(self, gone: Mapping[TopicPartition, int]) -> None:
+        """The records at these offsets are not there any more: deleted before they were read, or the topic is new."""
+        for place, offset in gone.items():
+            facts = {"topic": place.topic, "partition": place.partition, "offset": offset}
+            if self._config.out_of_range is OutOfRange.NONE:
+                raise RecordsGone(f"{place.topic}/{place.partition} has no offset {offset} any more (--out-of-range)")
+            partition = self.partitions.get((place.topic, place.partition))
+            if partition is None or partition.revoked:
+                continue
+            where = Edge(self._config.out_of_range.value)
+            start = (await find(self._consumer, [place], where))[place]
+            self.resets += 1
+            _log.error("records are gone before they were read", extra={**facts, "goes_on_at": start})
+            await self._start_over(partition, start)
+
+    async def _start_over(self, partition: Assigned, start: int) -> None:
+        """Go on at ``start``, also where that lies before what was committed: the topic was made anew."""
+        await self._deliveries.let_go([partition], drain=0, settle=0)
+        fresh = Assigned(partition.place, metadata=partition.metadata)
+        self.partitions = {**self.partitions, partition.place: fresh}
+        self._full.discard(partition)
+        self._consumer.seek(TopicPartition(*partition.place), start)
+        fresh.begin(start)
+        await self._commits.commit([fresh])
+
+    async def _note_trouble(self, error: KafkaError) -> None:
+        """What coordination or fetching ran into. Permissions and brokers may come back; the rest asks for a new consumer."""
+        forbidden = isinstance(error, TopicAuthorizationFailedError | GroupAuthorizationFailedError)
+        what = f"no permission: {type(error).__name__.removesuffix('Error')} {error.args}" if forbidden else str(error)
+        if not forbidden and not error.retriable:
+            raise BeginAnew(what)
+        if what != self._trouble:
+            _log.warning("Kafka does not let us read; tried again", extra={"reason": what})
+        self._trouble = what
+        await asyncio.sleep(_TROUBLE_SECONDS)
