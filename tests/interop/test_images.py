@@ -3,6 +3,7 @@ engine (images.py)."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,27 +15,38 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
+from aiokafka import AIOKafkaProducer
 from tests.interop.images import CHECKOUT, Images, ImagesMissing, project_version
+from tests.interop.kafka_cluster import PASSWORD, USER, create_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.interop.images import Container, Program
+    from tests.interop.kafka_cluster import Cluster
 
-TARGETS: Final = ("heartbeat", "ping", "display")
-STARTED: Final = {"heartbeat": "source is ready", "ping": "source is ready", "display": "the event display is open"}
+TARGETS: Final = ("heartbeat", "ping", "kafka", "display")
+STARTED: Final = {
+    "heartbeat": "source is ready",
+    "ping": "source is ready",
+    "kafka": "source is ready",
+    "display": "the event display is open",
+}
 MODULE: Final = {
     "heartbeat": "wellhead_adapters.heartbeat.adapter",
     "display": "wellhead_adapters.cli.command",
     "ping": "wellhead_adapters.ping.adapter",
+    "kafka": "wellhead_adapters.kafka.reading",
 }
 PORT: Final = {
     "heartbeat": "HEALTH_PORT",
     "ping": "HEALTH_PORT",
+    "kafka": "HEALTH_PORT",
     "display": "PORT",
 }  # what moves the port that probes ask
 
+TOPIC: Final = "images"
 START_SECONDS: Final = 30.0  # of a busy machine; a quiet one needs a fifth of one
 STOP_SECONDS: Final = 30.0
 POD: Final = {"POD_NAME": "beat-0", "POD_NAMESPACE": "springs"}
@@ -84,10 +96,12 @@ def display(images: Images) -> Iterator[Program]:
 
 
 @pytest.fixture
-def environment(target: str, display: Program) -> Mapping[str, str]:
+def environment(target: str, display: Program, request: pytest.FixtureRequest) -> Mapping[str, str]:
     """What the target needs to run well."""
     if target == "display":
         return {"PORT": "0"}
+    if target == "kafka":
+        return {**of_kafka(request.getfixturevalue("kafka")), "K_SINK": sink_of(display), "HEALTH_PORT": "0"}
     return {"K_SINK": sink_of(display), "HEARTBEAT_PERIOD": "1s", **POD}
 
 
@@ -122,6 +136,17 @@ def test_a_heartbeat_from_its_image_is_printed_by_the_display_from_its_image(ima
         '    "label": "image"',
         "  }",
     ]
+
+
+def test_a_record_of_kafka_is_printed_by_the_display(images: Images, display: Program, kafka: Cluster) -> None:
+    with images.container(images.build("kafka")) as reading:
+        program = started("kafka", reading, {**of_kafka(kafka), "K_SINK": sink_of(display), "HEALTH_PORT": "0"})
+        asyncio.run(produce(kafka, b"from a broker to an image"))
+        lines = display.stdout.wait_for_line("  from a broker to an image", START_SECONDS)
+        program.send_signal(SIGTERM)
+        assert program.wait(STOP_SECONDS) == 0, program.printed()
+    assert "  type: dev.knative.kafka.event" in lines
+    assert f"  source: /apis/v1/namespaces/default/kafkasources/kafka#{TOPIC}" in lines
 
 
 def test_a_layer_of_ones_own_configures_what_a_controller_lets_nobody_configure(
@@ -181,7 +206,9 @@ def test_no_shell_is_needed(target: str, container: Container, environment: Mapp
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
-def test_it_starts_from_the_manifest_and_answers_its_probes(images: Images, display: Program, manifest: Path) -> None:
+def test_it_starts_from_the_manifest_and_answers_its_probes(
+    images: Images, display: Program, manifest: Path, request: pytest.FixtureRequest
+) -> None:
     target, declared = container_in(manifest)
     variables = {each["name"]: value_of(each) for each in declared.get("env", [])}
     (port,) = (each["containerPort"] for each in declared["ports"])
@@ -190,6 +217,8 @@ def test_it_starts_from_the_manifest_and_answers_its_probes(images: Images, disp
     variables |= {PORT[target]: str(free_port()), "K_SINK": sink_of(display)}
     with images.container(images.build(target)) as made:
         assert f"{port}/tcp" in made.config.ports
+        if target == "kafka":
+            variables |= as_in_a_cluster(request.getfixturevalue("kafka"), made)
         program = made.start(*declared.get("args", []), environment=variables)
         program.stderr.wait_for_line(STARTED[target], START_SECONDS)
         for probe in ("readinessProbe", "livenessProbe"):
@@ -288,9 +317,34 @@ def container_in(manifest: Path) -> tuple[str, dict[str, Any]]:
     """The one container of a manifest, and the target its image is built from."""
     documents: list[dict[str, Any]] = [*yaml.safe_load_all(manifest.read_text())]
     (found,) = (
-        each for it in documents if "template" in it["spec"] for each in it["spec"]["template"]["spec"]["containers"]
+        each
+        for it in documents
+        if "template" in it.get("spec", {})
+        for each in it["spec"]["template"]["spec"]["containers"]
     )
     return found["image"].removeprefix("wellhead/").removesuffix(f":{project_version()}"), found
+
+
+def of_kafka(kafka: Cluster) -> dict[str, str]:
+    """What the Kafka adapter has to be told to read `TOPIC`, which is there afterwards."""
+    asyncio.run(create_topic(kafka.bootstrap, TOPIC))
+    return {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "KAFKA_TOPICS": TOPIC, "KAFKA_CONSUMER_GROUP": "images"}
+
+
+def as_in_a_cluster(kafka: Cluster, container: Container) -> dict[str, str]:
+    """The broker and the files of the Secret that the manifest for Kafka names, and its topic."""
+    asyncio.run(create_topic(kafka.bootstrap, "orders"))
+    mounted = container.root / "etc/kafka"
+    mounted.mkdir()
+    files = {"username": USER, "password": PASSWORD, "ca.crt": kafka.certificates.ca.read_text()}
+    for name, text in files.items():
+        (mounted / name).write_text(text)
+    return {"KAFKA_BOOTSTRAP_SERVERS": kafka.servers("SASL_TLS")}
+
+
+async def produce(kafka: Cluster, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        await producer.send_and_wait(TOPIC, value)
 
 
 def value_of(variable: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.interop.kafka_cluster import PASSWORD, UNPRIVILEGED, USER, Cluster, create_topic, free_ports
-from tests.process import IN_TIME, Program, started
+from tests.process import IN_TIME, WELLHEAD, Program, started
 
 from wellhead.testing import RecordingSink
 
@@ -211,6 +212,33 @@ async def test_a_topic_that_is_not_there_ends_the_program_where_that_is_set(kafk
     ):
         assert await program.ended() == 1
     assert "there is no topic nowhere" in program.stderr.text
+    assert "Traceback" not in program.stderr.text
+
+
+async def test_a_dry_run_prints_the_events_and_moves_nobodys_offset(kafka: Cluster) -> None:
+    await create_topic(kafka.bootstrap, "look-at-me")
+    await produce(kafka, "look-at-me", range(3))
+    command = (WELLHEAD, "kafka", "--dry-run", "--bootstrap-servers", kafka.bootstrap, "--topics", "look-at-me")
+    group = ("--consumer-group", "group-of-look-at-me")
+    async with started(*command, *group, "--initial-offset", "earliest", env={"PATH": os.environ["PATH"]}) as program:
+        await program.stdout.line("knativekafkaoffset: 2")
+        assert await program.stop(signal.SIGINT) == 0
+    printed = program.stdout.lines
+    assert printed.count("  type: dev.knative.kafka.event") == 3
+    assert [line for line in printed if "  id: " in line] == [
+        f"  id: partition:0/offset:{offset}" for offset in range(3)
+    ]
+    assert program.stderr.text == ""
+    assert await committed(kafka, "look-at-me") == {}
+
+
+async def test_a_dry_run_without_a_broker_says_so_and_ends() -> None:
+    (port,) = free_ports(1)
+    command = (WELLHEAD, "kafka", "--dry-run", "--bootstrap-servers", f"127.0.0.1:{port}", "--topics", "t")
+    async with started(*command, env={"PATH": os.environ["PATH"]}) as program:
+        assert await program.ended() == 2
+    assert f"127.0.0.1:{port}" in program.stderr.text
+    assert "Traceback" not in program.stderr.text
 
 
 async def test_a_record_of_ten_megabytes_is_an_event_like_any_other(kafka: Cluster) -> None:

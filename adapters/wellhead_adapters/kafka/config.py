@@ -118,8 +118,8 @@ class KafkaConfig(ConnectionSettings):
         shown_default="16Mi",
     )
     max_ahead: int = setting(
-        integer(1, 1_000_000), "records of a partition that may be read behind one that is not done: those done come again"
-        " after a crash", flag="max-ahead", env="KAFKA_MAX_AHEAD", default=10_000,
+        integer(1, 1_000_000), "records that a partition is read on behind one that is not done",
+        flag="max-ahead", env="KAFKA_MAX_AHEAD", default=10_000,
     )
     name: str = setting(text, "the source's name, part of the events' source", flag="name", env="NAME", default="kafka")
     namespace: str = setting(
