@@ -1,0 +1,1 @@
+"""What of Kubernetes the library needs: requests to an API server, and watches that miss nothing."""
