@@ -5,6 +5,7 @@ WellheadError
 ├── DecodeError (ValueError)       what came over HTTP is no event we can read
 │   ├── NotAnEvent                   nothing in it says CloudEvent (HTTP 415)
 │   └── MalformedEvent               it says so and breaks the rules (HTTP 400)
+├── InvalidExpression (ValueError) a text is no CESQL expression
 ├── ConfigError (ValueError)       flags, variables or files are wrong; holds every problem at once
 ├── DeadLetterFull                 a dead-letter file has no room for one more event
 └── DeliveryError                  neither the sink nor the dead-letter sink accepted an event
@@ -66,6 +67,14 @@ class NotAnEvent(DecodeError):
 
 class MalformedEvent(DecodeError):
     """It claims to be an event, and breaks the rules of CloudEvents or of JSON."""
+
+
+class InvalidExpression(WellheadError, ValueError):
+    """A text is no CESQL expression (its ParseError). ``at`` is the offset of the character at fault."""
+
+    def __init__(self, at: int, what: str) -> None:
+        self.at = at
+        super().__init__(f"at character {at + 1}: {what}")
 
 
 class ConfigError(_Problems):
