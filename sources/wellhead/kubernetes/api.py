@@ -142,12 +142,14 @@ class Lines:
         while True:
             try:
                 chunk = await self._response.content.readany()
+                lines = self._split(chunk)
             except (aiohttp.ClientError, OSError) as error:
+                self.close()
                 raise _failed(error) from None
-            if not chunk:
-                return []
-            lines = self._split(chunk)
-            if lines:
+            except ApiError:
+                self.close()
+                raise
+            if lines or not chunk:
                 return lines
 
     def __aiter__(self) -> Lines:

@@ -1,0 +1,1 @@
+"""The adapter of ApiServerSource: changes of Kubernetes objects become events."""

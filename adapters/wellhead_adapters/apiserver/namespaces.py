@@ -1,0 +1,97 @@
+"""The namespaces that a selector means, followed as they come, go and change their labels."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from wellhead.kubernetes.change import Operation, metadata_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wellhead.kubernetes.change import Change
+    from wellhead.kubernetes.index import Seen
+    from wellhead.kubernetes.selectors import LabelSelector
+
+_STRAGGLERS_SECONDS: Final = 30.0
+"""How long what happened in a namespace that was deleted may still be on its way to us."""
+_UNKNOWN_SECONDS: Final = 5.0
+"""How long to wait for word of a namespace from which a change came before it."""
+
+
+class Namespaces:
+    """A `Receiver` of all namespaces: who is told of them knows which are chosen."""
+
+    def __init__(self, selector: LabelSelector, is_ready: Callable[[], None]) -> None:
+        self.chosen: set[str] = set()
+        self.new: set[str] = set()
+        """Those that were made since we look: nothing in them is older than our watch."""
+        self._selector = selector
+        self._is_ready = is_ready
+        self._known: set[str] = set()
+        self._listed = False
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    async def changed(self) -> None:
+        """Return at the next change of any namespace."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    async def is_chosen(self, name: str) -> bool:
+        """Whether changes in this namespace are wanted. Word of a namespace may come after word of what is in it."""
+        if name not in self._known and name not in self.chosen:
+            try:
+                async with asyncio.timeout(_UNKNOWN_SECONDS):
+                    while name not in self._known:
+                        await self.changed()
+            except TimeoutError:
+                self._known.add(name)  # deleted long since; waited for once
+        return name in self.chosen
+
+    async def take(self, change: Change) -> None:
+        name = change.seen.name
+        if change.operation is Operation.DELETE:
+            self._known.discard(name)
+            timer = asyncio.get_running_loop().call_later(_STRAGGLERS_SECONDS, self._forget, name)
+            self._timers = {one for one in self._timers if not one.cancelled()} | {timer}
+        else:
+            if name not in self._known and self._listed:
+                self.new.add(name)
+            self._known.add(name)
+            labels = metadata_of(change.object).get("labels")
+            is_meant = self._selector.matches(labels if isinstance(labels, dict) else {})
+            (self.chosen.add if is_meant else self.chosen.discard)(name)
+        self._tell()
+
+    def note(self, seen: Seen) -> None:
+        """Every namespace is told of."""
+
+    def reach(self, version: str) -> None:
+        """Where it stands does not matter: a restart lists anew."""
+
+    def ready(self) -> None:
+        self._listed = True
+        self._is_ready()
+        self._tell()
+
+    def close(self) -> None:
+        """Forget no more namespaces."""
+        for timer in self._timers:
+            timer.cancel()
+
+    def _forget(self, name: str) -> None:
+        if name not in self._known:
+            self.chosen.discard(name)
+            self.new.discard(name)
+            self._tell()
+
+    def _tell(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

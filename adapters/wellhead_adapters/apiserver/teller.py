@@ -1,0 +1,168 @@
+"""From changes to events on their way: what is wanted becomes an event, waits in its lane, is sent, and is settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wellhead.errors import ConfigError, DeliveryError, InvalidEvent
+from wellhead.kubernetes.change import Operation
+
+from .config import Ordering
+from .events import change_event
+from .lanes import Lanes
+from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Never
+
+    from wellhead.adapter import Sink
+    from wellhead.clock import Clock
+    from wellhead.event import CloudEvent
+    from wellhead.kubernetes.change import Change
+    from wellhead.kubernetes.index import Seen
+
+    from .config import ApiServerConfig
+    from .events import Origin
+    from .state import State
+
+_log = logging.getLogger(__name__)
+_HELD_OCTETS: Final = 16 << 20  # objects have up to 1.5 MB: a number alone would be no bound
+_WRITE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    event: CloudEvent
+    change: Change
+    told: Told
+    number: int
+
+
+class Teller:
+    """Sends the events of all watches of one source, in the order that is wanted, within the bounds that are given."""
+
+    def __init__(self, sink: Sink, config: ApiServerConfig, origin: Origin, clock: Clock, state: State | None) -> None:
+        self.config = config
+        self.origin = origin
+        self.clock = clock
+        self.state = state
+        self._sink = sink
+        self._told: list[Told] = []
+        self.lanes: Lanes[_Sending] = Lanes(
+            self._send,
+            at_once=config.in_flight,
+            held=config.queue,
+            held_octets=_HELD_OCTETS,
+            name=f"apiserver {config.namespace}/{config.name}",
+        )
+
+    def receiver(
+        self,
+        watch: str,
+        *,
+        version: str = "",
+        chosen: Callable[[str], Awaitable[bool]] | None = None,
+        ready: Callable[[], None],
+    ) -> Told:
+        """Who is told of the changes of one watch; of those in namespaces that are ``chosen``."""
+        told = Told(self, watch, Ledger(version), chosen, ready)
+        self._told.append(told)
+        return told
+
+    def forget(self, told: Told) -> None:
+        """A watch has ended for good."""
+        self._told.remove(told)
+
+    async def keep(self) -> Never:
+        """Write the state file, each second; what could not be written is tried again."""
+        while True:
+            await asyncio.sleep(_WRITE_SECONDS)
+            self.write()
+
+    def write(self) -> None:
+        """Put down how far each watch has come."""
+        if self.state is None:
+            return
+        for told in self._told:
+            self.state.position(told.watch, told.ledger.position)
+        try:
+            self.state.write()
+        except ConfigError as error:
+            _log.error("changes would be repeated after a restart", extra={"problem": str(error)})
+
+    async def _send(self, sending: _Sending) -> None:
+        try:
+            await self._sink.send(sending.event)
+        except DeliveryError as error:  # counted and logged by the sink
+            if not error.accounted:
+                return
+        sending.told.settle(sending.change, sending.number)
+
+
+class Told:
+    """The `wellhead.kubernetes.reflector.Receiver` of one watch."""
+
+    def __init__(
+        self,
+        teller: Teller,
+        watch: str,
+        ledger: Ledger,
+        chosen: Callable[[str], Awaitable[bool]] | None,
+        is_ready: Callable[[], None],
+    ) -> None:
+        self.watch = watch
+        self.ledger = ledger
+        self._teller = teller
+        self._chosen = chosen
+        self._is_ready = is_ready
+
+    async def take(self, change: Change) -> None:
+        number = self.ledger.begin()
+        event = await self._event(change)
+        if event is None:
+            return self.settle(change, number)
+        seen = change.seen
+        by_watch = self._teller.config.ordering is Ordering.WATCH
+        key = self.watch if by_watch else f"{change.kind.gvr}/{seen.namespace}/{seen.name}"
+        await self._teller.lanes.put(key, _Sending(event, change, self, number), len(event.data or b""))
+        return None
+
+    def note(self, seen: Seen) -> None:
+        if self._teller.state is not None:
+            self._teller.state.put(self.watch, seen)
+
+    def reach(self, version: str) -> None:
+        self.ledger.reach(version)
+
+    def ready(self) -> None:
+        self._is_ready()
+
+    def settle(self, change: Change, number: int) -> None:
+        """The change is over: delivered, dead-lettered, refused, or not wanted."""
+        self.ledger.settle(number)
+        state = self._teller.state
+        if state is None:
+            return
+        if change.operation is Operation.DELETE:
+            state.remove(self.watch, change.seen)
+        else:
+            state.put(self.watch, change.seen)
+
+    async def _event(self, change: Change) -> CloudEvent | None:
+        """What is to be sent of the change; None where nobody wants it."""
+        config = self._teller.config
+        if self._chosen is not None and not await self._chosen(change.seen.namespace):
+            return None
+        if not config.wanted.wants(change):
+            return None
+        try:
+            event = change_event(self._teller.origin, change, self._teller.clock.now(), config.wanted.data(change))
+        except InvalidEvent as error:
+            facts = {"kind": change.kind.kind, "uid": change.seen.uid, "problem": str(error)}
+            _log.error("a change is lost: no event can say it", extra=facts)
+            return None
+        return event if config.passes.passes(event) else None

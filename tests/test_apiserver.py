@@ -1,0 +1,592 @@
+"""The adapter of ApiServerSource: which watches run, in which order their events go out, what a restart knows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.fake_cluster import FakeCluster, fake_api_server
+from tests.process import IN_TIME, started
+from wellhead.clock import SystemClock
+from wellhead.errors import ConfigError, Loss
+from wellhead.kubernetes.errors import ApiError
+from wellhead.kubernetes.index import Seen
+from wellhead.kubernetes.reflector import GaveUp, WatchCounters
+from wellhead.testing import Answer, FakeSink, RecordingSink, running
+from wellhead_adapters.apiserver.adapter import ApiServer
+from wellhead_adapters.apiserver.config import ApiServerConfig, Initial, Ordering, Reach
+from wellhead_adapters.apiserver.events import Origin
+from wellhead_adapters.apiserver.lanes import Lanes
+from wellhead_adapters.apiserver.ledger import Ledger
+from wellhead_adapters.apiserver.state import State
+from wellhead_adapters.apiserver.subject import Mode, parse_resources, parse_source_config
+from wellhead_adapters.apiserver.teller import Teller
+from wellhead_adapters.apiserver.watches import Watches
+from wellhead_adapters.apiserver.wanted import UpdateData
+from wellhead.kubernetes.selectors import parse_labels
+
+APISERVER: Final = (sys.executable, "-m", "wellhead_adapters.apiserver")
+POD: Final = parse_resources("v1:Pod")
+
+
+def config(**more: Any) -> ApiServerConfig:
+    return ApiServerConfig(**{"resources": POD, "namespace": "ns", "name": "source", **more})
+
+
+@dataclass
+class Source:
+    """Watches that run against a cluster in memory, into a sink in memory."""
+
+    cluster: FakeCluster
+    sink: FakeSink
+    teller: Teller
+    is_ready: asyncio.Event
+    task: asyncio.Task[Any]
+
+    @property
+    def told(self) -> list[str]:
+        return [f"{event.type.rpartition('.')[2]} {event.extensions['namespace']}/{event.extensions['name']}" for event in self.sink.events]
+
+    async def settled(self) -> None:
+        """Return once all that was done to the cluster was told, or was not to be."""
+        await asyncio.sleep(60)
+
+
+@asynccontextmanager
+async def watches(cluster: FakeCluster, of: ApiServerConfig) -> AsyncIterator[Source]:
+    """The watches, ready."""
+    sink, is_ready = FakeSink(), asyncio.Event()
+    origin = Origin(source="https://api", namespace="ns", name="source", mode=of.subject.mode)
+    teller = Teller(sink, of, origin, SystemClock(), None)
+    task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run(), name="watches")
+    ready = asyncio.create_task(is_ready.wait())
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    try:
+        if task.done():
+            await task
+        yield Source(cluster, sink, teller, is_ready, task)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await teller.lanes.settle(1)
+
+
+def asked(cluster: FakeCluster, part: str) -> int:
+    return sum(part in request for request in cluster.requests)
+
+
+# --- which watches run ---
+
+
+@pytest.mark.looptime
+async def test_few_namespaces_have_a_watch_each() -> None:
+    cluster = FakeCluster()
+    async with watches(cluster, config(namespaces=("a", "b"))) as source:
+        for namespace in "abc":
+            cluster.put("pods", "p", namespace)
+        await source.settled()
+    assert sorted(source.told) == ["add a/p", "add b/p"]
+    assert asked(cluster, "/namespaces/a/pods") and asked(cluster, "/namespaces/b/pods")
+    assert not asked(cluster, "/api/v1/pods")
+
+
+@pytest.mark.looptime
+async def test_many_namespaces_share_a_watch_where_that_is_allowed() -> None:
+    cluster = FakeCluster()
+    names = tuple(f"n{number}" for number in range(1000))
+    resources = parse_resources("v1:Pod\nv1:ConfigMap\napps/v1:Deployment\nlab.example/v1:Gateway\nv1:Namespace")
+    async with watches(cluster, config(resources=resources, namespaces=names)) as source:
+        cluster.put("pods", "p", "n7")
+        cluster.put("pods", "p", "other")
+        cluster.put("gateways", "g", "n999")
+        cluster.put("namespaces", "n5", "")
+        await source.settled()
+    assert sorted(source.told) == ["add /n5", "add n7/p", "add n999/g"]
+    assert len(cluster.requests) < 20
+
+
+@pytest.mark.looptime
+async def test_many_namespaces_have_a_watch_each_where_one_of_all_is_not_allowed() -> None:
+    cluster = FakeCluster(standing={"/api/v1/pods": ApiError(403, "Forbidden", "pods is forbidden")})
+    names = tuple(f"n{number}" for number in range(50))
+    async with watches(cluster, config(namespaces=names)) as source:
+        cluster.put("pods", "p", "n7")
+        cluster.put("pods", "p", "other")
+        await source.settled()
+    assert source.told == ["add n7/p"]
+    assert asked(cluster, "/namespaces/n") == 50
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("reach", "paths"), [(Reach.CLUSTER, "/api/v1/pods"), (Reach.NAMESPACE, "/api/v1/namespaces/")])
+async def test_how_watches_are_cut_can_be_said(reach: Reach, paths: str) -> None:
+    cluster = FakeCluster()
+    names = ("a", "b") if reach is Reach.CLUSTER else tuple(f"n{number}" for number in range(30))
+    async with watches(cluster, config(namespaces=names, reach=reach)):
+        pass
+    assert {request.partition("?")[0].startswith(paths) for request in cluster.requests if "watch" in request} == {True}
+
+
+@pytest.mark.looptime
+async def test_lists_at_the_start_are_bounded_in_number() -> None:
+    cluster = FakeCluster()
+    at_once: list[int] = []
+    names = tuple(f"n{number}" for number in range(100))
+    listing: set[int] = set()
+
+    class Slow(FakeCluster):
+        async def get(self, path: str, /, *, accept: str = "") -> Any:
+            if "limit=500" in path:
+                listing.add(id(path))
+                at_once.append(len(listing))
+                await asyncio.sleep(1)
+                listing.discard(id(path))
+            return await super().get(path, accept=accept)
+
+    cluster = Slow(watch_lists=False)
+    async with watches(cluster, config(namespaces=names, reach=Reach.NAMESPACE)):
+        pass
+    assert len(at_once) == 100
+    assert 1 < max(at_once) <= 16
+
+
+@pytest.mark.looptime
+async def test_everywhere_is_one_watch_and_cluster_scoped_kinds_have_one_wherever() -> None:
+    cluster = FakeCluster()
+    resources = parse_resources("v1:Pod\nv1:Namespace")
+    async with watches(cluster, config(resources=resources, namespaces=("*",))) as source:
+        cluster.put("pods", "p", "x")
+        cluster.put("namespaces", "y", "")
+        await source.settled()
+    assert sorted(source.told) == ["add /y", "add x/p"]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("reach", [Reach.CLUSTER, Reach.NAMESPACE])
+async def test_namespaces_by_selector_are_followed_as_they_come_and_go(reach: Reach) -> None:
+    cluster = FakeCluster()
+    cluster.put("namespaces", "old", "", metadata={"labels": {"team": "a"}})
+    cluster.put("namespaces", "other", "")
+    cluster.put("pods", "before", "old")
+    cluster.put("pods", "before", "other")
+    async with watches(cluster, config(namespace_selector=parse_labels("team=a"), reach=reach)) as source:
+        cluster.put("pods", "in-old", "old")
+        cluster.put("pods", "not-told", "other")
+        cluster.put("namespaces", "new", "", metadata={"labels": {"team": "a"}})
+        cluster.put("pods", "in-new", "new")
+        await source.settled()
+        assert sorted(source.told) == ["add new/in-new", "add old/in-old"]
+        cluster.put("namespaces", "other", "", metadata={"labels": {"team": "a"}})
+        await source.settled()
+        cluster.put("pods", "joined", "other")
+        cluster.put("namespaces", "old", "")
+        await source.settled()
+        cluster.put("pods", "left", "old")
+        cluster.remove("pods", "in-new", "new")
+        cluster.remove("namespaces", "new", "")
+        await source.settled()
+        await source.settled()
+    assert sorted(source.told) == ["add new/in-new", "add old/in-old", "add other/joined", "delete new/in-new"]
+
+
+@pytest.mark.looptime
+async def test_a_kind_that_is_not_served_yet_holds_up_nothing_and_all_of_it_is_new_when_it_is() -> None:
+    cluster = FakeCluster()
+    kinds = cluster.kinds.pop("/apis/lab.example/v1")
+    resources = parse_resources("lab.example/v1:Gateway\nv1:Pod")
+    async with watches(cluster, config(resources=resources)) as source:
+        cluster.kinds["/apis/lab.example/v1"] = kinds
+        cluster.put("gateways", "g")
+        await source.settled()
+    assert source.told == ["add ns/g"]
+    assert source.sink.events[0].subject == "/apis/lab.example/v1/namespaces/ns/gatewaies/g"
+
+
+@pytest.mark.looptime
+async def test_without_permission_it_is_not_ready_until_it_has_it() -> None:
+    cluster = FakeCluster(standing={"/pods": ApiError(403, "Forbidden", "no")})
+    sink, is_ready = FakeSink(), asyncio.Event()
+    of = config()
+    teller = Teller(sink, of, Origin(source="s", namespace="n", name="n", mode=Mode.REFERENCE), SystemClock(), None)
+    task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run())
+    await asyncio.sleep(300)
+    assert not is_ready.is_set()
+    cluster.standing.clear()
+    await is_ready.wait()
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("standing", [{"/pods": ApiError(403, "Forbidden", "no")}, {"/api/v1": ApiError(401, "Unauthorized", "no")}])
+async def test_told_to_fail_fast_it_ends_with_what_is_missing(standing: dict[str, ApiError]) -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with watches(FakeCluster(standing=standing), config(fail_fast=True)):
+            pass
+    assert caught.group_contains(GaveUp, match="no|40")
+
+
+@pytest.mark.looptime
+async def test_initial_objects_are_told_where_that_is_wanted() -> None:
+    cluster = FakeCluster()
+    cluster.put("pods", "a")
+    async with watches(cluster, config(initial=Initial.ADD)) as source:
+        await source.settled()
+    assert source.told == ["add ns/a"]
+
+
+@pytest.mark.looptime
+async def test_filters_and_settings_decide_what_is_sent() -> None:
+    given = '{"namespaces":["ns"],"resources":[{"gvr":{"Version":"v1","Resource":"pods"},"selector":"app=web"}],"mode":"Reference",'
+    given += '"filters":[{"exact":{"type":"dev.knative.apiserver.ref.update"}},{"not":{"suffix":{"name":"x"}}}]}'
+    cluster = FakeCluster()
+    of = ApiServerConfig(source_config=parse_source_config(given), namespace="ns", name="source", name_pattern="?")
+    async with watches(cluster, of) as source:
+        for name in ("a", "x", "no"):
+            for _ in range(2):
+                cluster.put("pods", name, metadata={"labels": {"app": "web"}})
+        cluster.put("pods", "b")
+        await source.settled()
+    assert source.told == ["update ns/a"]
+
+
+# --- order and flow ---
+
+
+@pytest.mark.looptime
+async def test_lanes_keep_the_order_of_a_key_run_keys_side_by_side_and_hold_no_more_than_they_may() -> None:
+    chance = random.Random(7)
+    running_now: set[str] = set()
+    done: list[tuple[str, int]] = []
+    most = 0
+
+    async def work(item: tuple[str, int]) -> None:
+        nonlocal most
+        assert item[0] not in running_now
+        running_now.add(item[0])
+        most = max(most, len(running_now))
+        await asyncio.sleep(chance.random())
+        running_now.discard(item[0])
+        done.append(item)
+
+    lanes = Lanes(work, at_once=4, held=6, held_octets=1000, name="test")
+    put = [(chance.choice("abcdefgh"), number) for number in range(200)]
+    for number, item in enumerate(put):
+        await lanes.put(item[0], item, 1)
+        assert number + 1 - len(done) <= 10
+    assert await lanes.settle(1000) == 0
+    assert most == 4
+    assert {key: [number for of, number in done if of == key] for key in "abcdefgh"} == {
+        key: [number for of, number in put if of == key] for key in "abcdefgh"
+    }
+
+
+@pytest.mark.looptime
+async def test_lanes_bound_octets_and_take_one_item_of_any_size() -> None:
+    go_on = asyncio.Event()
+
+    async def work(_: int) -> None:
+        await go_on.wait()
+
+    lanes = Lanes(work, at_once=4, held=100, held_octets=10, name="test")
+    await lanes.put("a", 1, 1000)
+    second = asyncio.create_task(lanes.put("b", 2, 1))
+    await asyncio.sleep(1)
+    assert not second.done()
+    go_on.set()
+    await second
+    assert await lanes.settle(1) == 0
+
+
+@pytest.mark.looptime
+async def test_lanes_tell_what_they_did_not_begin_and_raise_what_left_the_work() -> None:
+    async def work(item: int) -> None:
+        if item == 0:
+            raise RuntimeError("broken")
+        await asyncio.sleep(1000)
+
+    lanes = Lanes(work, at_once=1, held=10, held_octets=10, name="test")
+    for number in (1, 2, 3):
+        await lanes.put(str(number), number, 1)
+    assert await lanes.settle(2) == 2
+    lanes = Lanes(work, at_once=1, held=10, held_octets=10, name="test")
+    await lanes.put("a", 0, 1)
+    with pytest.raises(RuntimeError, match="broken"):
+        await lanes.failure()
+
+
+async def test_changes_of_an_object_arrive_in_order_and_objects_do_not_wait_for_each_other() -> None:
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        go_on = asyncio.Event()
+        sink.then(Answer(202, until=go_on))
+        adapter = ApiServer(config(server=server.url, data=Mode.RESOURCE), environment={})
+        async with running(adapter, sink.url) as it:
+            await it.ready()
+            server.cluster.put("pods", "slow", spec={"n": 1})
+            await sink.came(1)
+            server.cluster.put("pods", "slow", spec={"n": 2})
+            server.cluster.put("pods", "quick", spec={"n": 3})
+            server.cluster.remove("pods", "slow")
+            await sink.accepted(1)
+            assert [event.extensions["name"] for event in sink.events] == ["quick"]
+            go_on.set()
+            events = await sink.accepted(4)
+    slow = [(event.type.rpartition(".")[2], json.loads(event.data or b"")["spec"]) for event in events if event.extensions["name"] == "slow"]
+    assert slow == [("add", {"n": 1}), ("update", {"n": 2}), ("delete", {"n": 2})]
+
+
+async def test_ordering_by_watch_sends_one_after_another_as_upstream() -> None:
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        sink.then(Answer(503), Answer(503))
+        async with running(ApiServer(config(server=server.url, ordering=Ordering.WATCH), environment={}), sink.url) as it:
+            await it.ready()
+            for number in range(20):
+                server.cluster.put("pods", f"p{number}")
+            events = await sink.accepted(20)
+    assert [event.extensions["name"] for event in events] == [f"p{number}" for number in range(20)]
+
+
+async def test_a_sink_that_is_slow_stops_the_reading_and_a_list_repairs_what_the_server_forgot_meanwhile() -> None:
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        go_on = asyncio.Event()
+        sink.always(Answer(202, until=go_on))
+        of = config(server=server.url, in_flight=1, queue=1)
+        async with running(ApiServer(of, environment={}), sink.url) as it:
+            await it.ready()
+            for number in range(30):
+                server.cluster.put("pods", f"p{number}")
+            await sink.came(1)
+            server.cluster.forget_history()
+            server.cluster.remove("pods", "p29")
+            server.cluster.forget_history()
+            server.cluster.break_streams()
+            assert len(sink.tried) == 1
+            go_on.set()
+            sink.always(Answer(202))
+            while replayed(sink) != {f"p{number}" for number in range(29)}:
+                await sink.accepted(len(sink.events) + 1)
+    assert not sink.invalid
+
+
+def replayed(sink: RecordingSink) -> set[str]:
+    """The objects that there are, to one who only knows the events."""
+    there: set[str] = set()
+    for event in sink.events:
+        name = str(event.extensions["name"])
+        (there.discard if event.type.endswith("delete") else there.add)(name)
+    return there
+
+
+async def test_the_api_server_may_go_away_and_come_back() -> None:
+    cluster = FakeCluster()
+    async with asyncio.timeout(IN_TIME), RecordingSink() as sink:
+        async with fake_api_server(cluster) as server:
+            port = int(server.url.rpartition(":")[2])
+            source = running(ApiServer(config(server=server.url), environment={}), sink.url)
+            it = await source.__aenter__()
+            await it.ready()
+        cluster.put("pods", "meanwhile")
+        async with fake_api_server(cluster, port=port):
+            await sink.accepted(1)
+            await source.__aexit__(None, None, None)
+    assert [event.extensions["name"] for event in sink.events] == ["meanwhile"]
+
+
+async def test_an_update_tells_what_was_before_where_that_is_wanted() -> None:
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        server.cluster.put("pods", "a", spec={"n": 1})
+        of = config(server=server.url, data=Mode.RESOURCE, update_data=UpdateData.PATCH, drop_managed_fields=True)
+        async with running(ApiServer(of, environment={}), sink.url) as it:
+            await it.ready()
+            server.cluster.put("pods", "a", spec={"n": 2})
+            (event,) = await sink.accepted(1)
+    said = json.loads(event.data or b"")
+    assert (said["old"]["spec"], said["object"]["spec"]) == ({"n": 1}, {"n": 2})
+    assert {"op": "replace", "path": "/spec/n", "value": 2} in said["patch"]
+
+
+# --- what a restart knows ---
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["resumed", "relisted"])
+async def test_a_restart_tells_what_happened_meanwhile_and_repeats_nothing(tmp_path: Path, forgets: bool) -> None:  # noqa: FBT001
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        of = config(server=server.url, state_file=tmp_path / "state")
+        cluster = server.cluster
+        for name in "ab":
+            cluster.put("pods", name)
+        async with running(ApiServer(of, environment={}), sink.url) as it:
+            await it.ready()
+            cluster.put("pods", "c")
+            await sink.accepted(1)
+        cluster.put("pods", "a")
+        cluster.put("pods", "d")
+        cluster.remove("pods", "b")
+        cluster.put("pods", "b")
+        if forgets:
+            cluster.forget_history()
+        async with running(ApiServer(of, environment={}), sink.url) as it:
+            await it.ready()
+            await sink.accepted(5)
+        async with running(ApiServer(of, environment={}), sink.url) as it:
+            await it.ready()
+            cluster.put("pods", "e")
+            await sink.accepted(6)
+    told = [f"{event.type.rpartition('.')[2]} {event.extensions['name']}" for event in sink.events]
+    assert (told[0], told[5]) == ("add c", "add e")
+    assert sorted(told[1:5]) == ["add b", "add d", "delete b", "update a"]
+    assert told.index("delete b") < told.index("add b")
+
+
+async def test_what_was_not_accepted_before_a_crash_comes_again_with_the_same_id(tmp_path: Path) -> None:
+    of = {"state_file": tmp_path / "state"}
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        async with running(ApiServer(config(server=server.url, **of), environment={}), sink.url, grace=0.01) as it:
+            await it.ready()
+            server.cluster.put("pods", "first")
+            await sink.accepted(1)
+            sink.always(Answer(503))
+            server.cluster.put("pods", "second")
+            await sink.came(2)
+        tried = sink.tried[-1]
+        sink.always(Answer(202))
+        async with running(ApiServer(config(server=server.url, **of), environment={}), sink.url):
+            events = await sink.accepted(2)
+    assert [event.extensions["name"] for event in events] == ["first", "second"]
+    assert events[1].id == tried.id
+
+
+@pytest.mark.looptime
+async def test_an_event_that_was_not_accounted_for_holds_the_position_back(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    of = config(state_file=tmp_path / "state")
+    state = State(tmp_path / "state")
+    sink = FakeSink()
+    is_ready = asyncio.Event()
+    teller = Teller(sink, of, Origin(source="s", namespace="n", name="n", mode=Mode.REFERENCE), SystemClock(), state)
+    task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run())
+    await is_ready.wait()
+    sink.lose(Loss.REFUSED, Loss.STOPPED)
+    before = cluster.revision
+    for name in "abc":
+        cluster.put("pods", name)
+    await asyncio.sleep(5)
+    teller.write()
+    task.cancel()
+    await asyncio.wait({task})
+    saved = State(tmp_path / "state").take("pods of v1 in ns")
+    assert saved is not None
+    assert saved.version == str(before + 1)
+    assert [seen.name for seen in saved.index] == ["a", "c"]
+
+
+def test_a_ledger_stands_before_the_first_that_is_not_settled() -> None:
+    ledger = Ledger("5")
+    first = ledger.begin()
+    ledger.reach("6")
+    second = ledger.begin()
+    ledger.reach("7")
+    assert ledger.position == "5"
+    ledger.settle(second)
+    assert ledger.position == "5"
+    ledger.settle(first)
+    assert ledger.position == "7"
+
+
+def test_a_state_file_gives_back_what_it_was_given_and_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.state._SPARE_LINES", 50)
+    path = tmp_path / "state"
+    state = State(path)
+    objects = [Seen(namespace, f"a {number} é%", f"uid-{number}", str(number), digest)
+               for number, (namespace, digest) in enumerate([("", ""), ("ns", "d"), ("ns", "")])]  # fmt: skip
+    for turn in range(100):
+        for seen in objects:
+            state.put("a watch (app=web)", seen._replace(version=str(turn)))
+        state.put("other", objects[0])
+        state.remove("other", objects[0])
+        state.position("a watch (app=web)", str(turn))
+        state.write()
+    with path.open("a") as file:
+        file.write("+ 0 ns torn")
+    again = State(path)
+    saved = again.take("a watch (app=web)")
+    assert saved is not None
+    assert saved.version == "99"
+    assert list(saved.index) == [seen._replace(version="99") for seen in objects]
+    assert again.take("a watch (app=web)") is None
+    assert again.take("other") is None, "its first list never ended"
+    assert len(path.read_text().splitlines()) < 250
+
+
+@pytest.mark.parametrize("content", ["", "{}", "wellhead-apiserver-1\n* 1\n", "wellhead-apiserver-1\n+ 9 a b c d e\n"])
+def test_a_state_file_that_is_none_of_ours_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "state"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="APISERVER_STATE_FILE"):
+        State(path)
+    assert path.read_text() == content
+
+
+def test_a_state_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        State(tmp_path / "missing" / "state")
+
+
+# --- the program ---
+
+
+async def test_the_program_runs_from_knatives_environment_and_ends_on_sigterm() -> None:
+    import signal
+
+    given = '{"namespaces":["ns"],"resources":[{"gvr":{"Group":"","Version":"v1","Resource":"pods"}}],"mode":"Reference"}'
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        env = {"K_SINK": sink.url, "K_SOURCE_CONFIG": given, "NAME": "as1", "NAMESPACE": "ns", "HEALTH_PORT": "0",
+               "K_CE_OVERRIDES": '{"extensions":{"team":"lab"}}', "KUBERNETES_SERVER": server.url}  # fmt: skip
+        async with started(*APISERVER, env=env) as program:
+            await program.stderr.line("source is ready")
+            server.cluster.put("pods", "a")
+            (event,) = await sink.accepted(1)
+            program.send(signal.SIGTERM)
+            assert await program.ended() == 0
+    assert event.extensions["team"] == "lab"
+    assert event.source == server.url
+    assert dict(sink.requests[0].request.headers)[b"kn-namespace"] == b"ns"
+
+
+async def test_the_program_tells_all_that_is_wrong_without_a_traceback() -> None:
+    env = {"K_SINK": "x", "K_SOURCE_CONFIG": "{}", "HOME": "/nowhere"}
+    async with started(*APISERVER, env=env) as program:
+        assert await program.ended() == 2
+        said = program.stderr.text
+    assert "Traceback" not in said
+    assert [part in said for part in ("K_SINK", "resources: names no resource", "namespaces: names none")] == [True] * 3
+
+
+async def test_without_an_api_server_the_program_says_how_to_name_one() -> None:
+    env = {"K_SINK": "http://127.0.0.1:1", "RESOURCES": "v1:Pod", "HOME": "/nowhere"}
+    async with started(*APISERVER, env=env) as program:
+        assert await program.ended() == 2
+        assert "--kubeconfig" in program.stderr.text
+        assert "Traceback" not in program.stderr.text
+
+
+def test_help_needs_no_api_server_and_loads_nothing_heavy() -> None:
+    import subprocess
+
+    code = "import sys, wellhead_adapters.apiserver.adapter; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    loaded = set(done.stdout.split())
+    assert not loaded & {"aiohttp", "kubernetes_asyncio", "yaml"}
+
+
