@@ -12,15 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import yaml
-
 from .binding import Destination, Ref, checked_overrides, url_problem
 from .delivery import Policy, policy_from_spec
 from .errors import ConfigError, Problem
 
 MAX_BYTES: Final = 4 << 20
-_MAX_DEPTH: Final = 60
-_MOST_NODES: Final = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +82,11 @@ def documents(text: str, origin: str) -> tuple[list[Document], list[Problem]]:
     """
     if len(text) > MAX_BYTES:
         raise ConfigError([Problem(origin, f"has {len(text)} characters; a manifest has at most {MAX_BYTES}")])
+    from .yaml_text import parse  # noqa: PLC0415 - PyYAML; who reads no file has no need of it
+
     problems: list[Problem] = []
     found: list[Document] = []
-    for number, parsed in enumerate(_parse(text, origin), 1):
+    for number, parsed in enumerate(parse(text, origin), 1):
         for item in _items(parsed):
             with Collected(problems):
                 found.append(_document(item, f"{origin}, document {number}"))
@@ -180,63 +178,6 @@ class Collected:
             return False
         self._problems.extend(Problem(self._prefix + problem.where, problem.what) for problem in error.problems)
         return True
-
-
-def _parse(text: str, origin: str) -> list[object]:
-    try:
-        _check_depth(text)
-        return list(yaml.load_all(text, Loader=_Loader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}, line {mark.line + 1}" if mark is not None else origin
-        said = getattr(error, "problem", None) or str(error) or type(error).__name__
-        raise ConfigError([Problem(where, f"is not YAML: {said}")]) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader whose aliases stand for a bounded number of nodes, and whose keys may not repeat."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._nodes = 0  # with those that aliases stand for: a handful of them can stand for gigabytes
-        self._weights: dict[yaml.Node | None, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        before = self._nodes
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
-        node = super().compose_node(parent, index)
-        if isinstance(event, yaml.AliasEvent):
-            if node not in self._weights:
-                raise yaml.YAMLError("an alias stands inside what it stands for")
-            self._nodes += self._weights[node]
-        else:
-            self._nodes += 1
-            self._weights[node] = self._nodes - before
-        if self._nodes > _MOST_NODES:
-            raise yaml.YAMLError(f"more than {_MOST_NODES:,} values, those counted that aliases stand for")
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _check_depth(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_DEPTH:
-                raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
 
 
 def _items(parsed: object) -> list[object]:
