@@ -11,17 +11,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-
 from tests.fake_cluster import FakeCluster, fake_api_server
 from tests.process import IN_TIME, started
+
 from wellhead.clock import SystemClock
 from wellhead.errors import ConfigError, Loss
 from wellhead.kubernetes.errors import ApiError
 from wellhead.kubernetes.index import Seen
 from wellhead.kubernetes.reflector import GaveUp, WatchCounters
+from wellhead.kubernetes.selectors import parse_labels
 from wellhead.testing import Answer, FakeSink, RecordingSink, running
 from wellhead_adapters.apiserver.adapter import ApiServer
 from wellhead_adapters.apiserver.config import ApiServerConfig, Initial, Ordering, Reach
@@ -31,9 +32,11 @@ from wellhead_adapters.apiserver.ledger import Ledger
 from wellhead_adapters.apiserver.state import State
 from wellhead_adapters.apiserver.subject import Mode, parse_resources, parse_source_config
 from wellhead_adapters.apiserver.teller import Teller
-from wellhead_adapters.apiserver.watches import Watches
 from wellhead_adapters.apiserver.wanted import UpdateData
-from wellhead.kubernetes.selectors import parse_labels
+from wellhead_adapters.apiserver.watches import Watches
+
+if TYPE_CHECKING:
+    from wellhead.event import CloudEvent
 
 APISERVER: Final = (sys.executable, "-m", "wellhead_adapters.apiserver")
 POD: Final = parse_resources("v1:Pod")
@@ -41,6 +44,11 @@ POD: Final = parse_resources("v1:Pod")
 
 def config(**more: Any) -> ApiServerConfig:
     return ApiServerConfig(**{"resources": POD, "namespace": "ns", "name": "source", **more})
+
+
+def words(event: CloudEvent) -> str:
+    namespace, name = (str(event.extensions[key]) for key in ("namespace", "name"))
+    return f"{event.type.rpartition('.')[2]} {namespace}/{name}"
 
 
 @dataclass
@@ -55,7 +63,7 @@ class Source:
 
     @property
     def told(self) -> list[str]:
-        return [f"{event.type.rpartition('.')[2]} {event.extensions['namespace']}/{event.extensions['name']}" for event in self.sink.events]
+        return [words(event) for event in self.sink.events]
 
     async def settled(self) -> None:
         """Return once all that was done to the cluster was told, or was not to be."""
@@ -97,7 +105,8 @@ async def test_few_namespaces_have_a_watch_each() -> None:
             cluster.put("pods", "p", namespace)
         await source.settled()
     assert sorted(source.told) == ["add a/p", "add b/p"]
-    assert asked(cluster, "/namespaces/a/pods") and asked(cluster, "/namespaces/b/pods")
+    assert asked(cluster, "/namespaces/a/pods")
+    assert asked(cluster, "/namespaces/b/pods")
     assert not asked(cluster, "/api/v1/pods")
 
 
@@ -129,7 +138,9 @@ async def test_many_namespaces_have_a_watch_each_where_one_of_all_is_not_allowed
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize(("reach", "paths"), [(Reach.CLUSTER, "/api/v1/pods"), (Reach.NAMESPACE, "/api/v1/namespaces/")])
+@pytest.mark.parametrize(
+    ("reach", "paths"), [(Reach.CLUSTER, "/api/v1/pods"), (Reach.NAMESPACE, "/api/v1/namespaces/")]
+)
 async def test_how_watches_are_cut_can_be_said(reach: Reach, paths: str) -> None:
     cluster = FakeCluster()
     names = ("a", "b") if reach is Reach.CLUSTER else tuple(f"n{number}" for number in range(30))
@@ -229,7 +240,9 @@ async def test_without_permission_it_is_not_ready_until_it_has_it() -> None:
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("standing", [{"/pods": ApiError(403, "Forbidden", "no")}, {"/api/v1": ApiError(401, "Unauthorized", "no")}])
+@pytest.mark.parametrize(
+    "standing", [{"/pods": ApiError(403, "Forbidden", "no")}, {"/api/v1": ApiError(401, "Unauthorized", "no")}]
+)
 async def test_told_to_fail_fast_it_ends_with_what_is_missing(standing: dict[str, ApiError]) -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         async with watches(FakeCluster(standing=standing), config(fail_fast=True)):
@@ -342,14 +355,20 @@ async def test_changes_of_an_object_arrive_in_order_and_objects_do_not_wait_for_
             assert [event.extensions["name"] for event in sink.events] == ["quick"]
             go_on.set()
             events = await sink.accepted(4)
-    slow = [(event.type.rpartition(".")[2], json.loads(event.data or b"")["spec"]) for event in events if event.extensions["name"] == "slow"]
+    slow = [
+        (event.type.rpartition(".")[2], json.loads(event.data or b"")["spec"])
+        for event in events
+        if event.extensions["name"] == "slow"
+    ]
     assert slow == [("add", {"n": 1}), ("update", {"n": 2}), ("delete", {"n": 2})]
 
 
 async def test_ordering_by_watch_sends_one_after_another_as_upstream() -> None:
     async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
         sink.then(Answer(503), Answer(503))
-        async with running(ApiServer(config(server=server.url, ordering=Ordering.WATCH), environment={}), sink.url) as it:
+        async with running(
+            ApiServer(config(server=server.url, ordering=Ordering.WATCH), environment={}), sink.url
+        ) as it:
             await it.ready()
             for number in range(20):
                 server.cluster.put("pods", f"p{number}")
@@ -443,13 +462,16 @@ async def test_a_restart_tells_what_happened_meanwhile_and_repeats_nothing(tmp_p
             await it.ready()
             cluster.put("pods", "e")
             await sink.accepted(6)
-    told = [f"{event.type.rpartition('.')[2]} {event.extensions['name']}" for event in sink.events]
-    assert (told[0], told[5]) == ("add c", "add e")
-    assert sorted(told[1:5]) == ["add b", "add d", "delete b", "update a"]
-    assert told.index("delete b") < told.index("add b")
+    told = [words(event) for event in sink.events]
+    assert (told[0], told[5]) == ("add ns/c", "add ns/e")
+    assert sorted(told[1:5]) == ["add ns/b", "add ns/d", "delete ns/b", "update ns/a"]
+    assert told.index("delete ns/b") < told.index("add ns/b")
 
 
-async def test_what_was_not_accepted_before_a_crash_comes_again_with_the_same_id(tmp_path: Path) -> None:
+async def test_what_was_not_accepted_before_a_crash_comes_again_with_the_same_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.adapter._SETTLE_SECONDS", 0.01)
     of = {"state_file": tmp_path / "state"}
     async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
         async with running(ApiServer(config(server=server.url, **of), environment={}), sink.url, grace=0.01) as it:
@@ -504,7 +526,9 @@ def test_a_ledger_stands_before_the_first_that_is_not_settled() -> None:
     assert ledger.position == "7"
 
 
-def test_a_state_file_gives_back_what_it_was_given_and_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_file_gives_back_what_it_was_given_and_stays_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("wellhead_adapters.apiserver.state._SPARE_LINES", 50)
     path = tmp_path / "state"
     state = State(path)
@@ -549,7 +573,9 @@ def test_a_state_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path
 async def test_the_program_runs_from_knatives_environment_and_ends_on_sigterm() -> None:
     import signal
 
-    given = '{"namespaces":["ns"],"resources":[{"gvr":{"Group":"","Version":"v1","Resource":"pods"}}],"mode":"Reference"}'
+    given = (
+        '{"namespaces":["ns"],"resources":[{"gvr":{"Group":"","Version":"v1","Resource":"pods"}}],"mode":"Reference"}'
+    )
     async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
         env = {"K_SINK": sink.url, "K_SOURCE_CONFIG": given, "NAME": "as1", "NAMESPACE": "ns", "HEALTH_PORT": "0",
                "K_CE_OVERRIDES": '{"extensions":{"team":"lab"}}', "KUBERNETES_SERVER": server.url}  # fmt: skip
@@ -585,8 +611,8 @@ def test_help_needs_no_api_server_and_loads_nothing_heavy() -> None:
     import subprocess
 
     code = "import sys, wellhead_adapters.apiserver.adapter; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
     loaded = set(done.stdout.split())
     assert not loaded & {"aiohttp", "kubernetes_asyncio", "yaml"}
-
-

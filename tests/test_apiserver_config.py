@@ -112,8 +112,8 @@ def test_anything_but_reference_is_resource_as_upstream(mode: str, read: Mode) -
         ("[]", ["is not a JSON object"]),
         ("{}", ["resources: names no resource to watch", "namespaces: names none, and allNamespaces is not true"]),
         (
-            '{"namespaces":["A","b"],"resources":[{"gvr":{}},{"gvr":{"Version":"v1","Resource":"pods"},"selector":"=a"}],'
-            '"owner":{"apiVersion":"a/b/c"}}',
+            ('{"namespaces":["A","b"],"owner":{"apiVersion":"a/b/c"},'
+             '"resources":[{"gvr":{}},{"gvr":{"Version":"v1","Resource":"pods"},"selector":"=a"}]}'),
             [
                 "resources[0].gvr.Version: is missing", "resources[0].gvr.Resource: is missing",
                 "resources[1].selector: '=a' has '=a'", "namespaces: 'A' is no namespace's name",
@@ -252,5 +252,5 @@ def test_all_that_is_wrong_with_a_manifest_is_told_by_path() -> None:
 
 
 def test_a_manifest_without_resources_is_refused() -> None:
-    with pytest.raises(ConfigError, match="spec.resources: missing field"):
+    with pytest.raises(ConfigError, match=r"spec\.resources: missing field"):
         from_manifest(document({}))

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest_asyncio
-
 from tests.fake_cluster import FakeApiServer, FakeCluster, fake_api_server
+
 from wellhead.testing import AdapterLaws
 from wellhead_adapters.apiserver.adapter import ApiServer
 from wellhead_adapters.apiserver.config import ApiServerConfig

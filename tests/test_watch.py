@@ -155,7 +155,7 @@ def test_a_resumed_stream_may_repeat_what_is_known(version: str, known: Seen | N
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"name": "a"}}, {"metadata": {"name": 1}}])
 def test_what_has_no_name_or_version_is_no_object(body: dict[str, Any]) -> None:
-    with pytest.raises(ApiError, match="metadata|resourceVersion"):
+    with pytest.raises(ApiError, match=r"metadata|resourceVersion"):
         seen(body)
 
 
@@ -263,7 +263,7 @@ def test_paths_are_those_of_the_api() -> None:
 @pytest.mark.parametrize("row", SELECTORS["label_selectors"], ids=lambda row: row["selector"])
 def test_label_selectors_are_read_as_kubernetes_reads_them(row: dict[str, Any]) -> None:
     if not row["ok"]:
-        with pytest.raises(ValueError, match="which is|no label"):
+        with pytest.raises(ValueError, match=r"which is|no label"):
             parse_labels(row["selector"])
         return
     selector = parse_labels(row["selector"])

@@ -16,6 +16,11 @@ class Ledger:
         """Everything up to this resourceVersion is settled; "" where there is none yet."""
         return next(iter(self._open.values())) if self._open else self._reached
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._open
+
     def begin(self) -> int:
         """A change is on its way. Returns what to `settle` it by."""
         self._number += 1

@@ -73,10 +73,6 @@ class Teller:
         self._told.append(told)
         return told
 
-    def forget(self, told: Told) -> None:
-        """A watch has ended for good."""
-        self._told.remove(told)
-
     async def keep(self) -> Never:
         """Write the state file, each second; what could not be written is tried again."""
         while True:
@@ -89,6 +85,7 @@ class Teller:
             return
         for told in self._told:
             self.state.position(told.watch, told.ledger.position)
+        self._told = [told for told in self._told if not told.over]
         try:
             self.state.write()
         except ConfigError as error:
@@ -119,6 +116,16 @@ class Told:
         self._teller = teller
         self._chosen = chosen
         self._is_ready = is_ready
+        self._is_ended = False
+
+    @property
+    def over(self) -> bool:
+        """Its watch has ended, and all of it is settled."""
+        return self._is_ended and self.ledger.is_settled
+
+    def end(self) -> None:
+        """Nothing more will be told."""
+        self._is_ended = True
 
     async def take(self, change: Change) -> None:
         number = self.ledger.begin()

@@ -8,12 +8,12 @@ import random
 from typing import TYPE_CHECKING, Final, Never, TypeVar
 
 from wellhead.errors import WellheadError
-from wellhead.kubernetes.api import METADATA_LIST
 from wellhead.kubernetes.discovery import Discovery
 from wellhead.kubernetes.errors import ApiError
 from wellhead.kubernetes.kinds import Gvr, Kind, query
 from wellhead.kubernetes.reflector import GaveUp, Manner, Reflector, Scope
 from wellhead.kubernetes.watch import LOOK_FOR_KIND, Do, Phase, after_error
+from wellhead.kubernetes.wire import METADATA_LIST
 
 from .config import Initial, Reach
 from .namespaces import Namespaces
@@ -195,7 +195,7 @@ class Watches:
         try:
             await reflector.run()
         finally:
-            self._teller.forget(told)
+            told.end()
 
     async def _kind(self, resource: Resource) -> tuple[Kind, bool]:
         """How the kind is served, once it is; and whether it was not, before."""

@@ -11,6 +11,7 @@ from yarl import URL
 from wellhead import __version__
 
 from .errors import BROKEN, CONNECT, GARBLED, SILENT, TLS, ApiError, from_status
+from .wire import JSON, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +22,6 @@ __all__ = ["Api", "ApiError", "Lines"]
 
 SILENCE_SECONDS: Final = 70.0
 """A watch that says nothing for so long is taken for half open: bookmarks come each minute."""
-JSON: Final = "application/json"
-METADATA: Final = f"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
-METADATA_LIST: Final = f"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
-"""What to accept where no more than metadata is needed; a server that cannot do that sends it all."""
-
 _TIMEOUT_SECONDS: Final = 60.0
 _CONNECT_SECONDS: Final = 10.0
 _LONGEST_LINE: Final = 32 << 20  # etcd takes 1.5 MiB as protobuf; its JSON is a few times that
@@ -178,17 +174,6 @@ class Lines:
         if self._held_octets > _LONGEST_LINE:
             raise ApiError(0, GARBLED, f"a line is longer than {_LONGEST_LINE} bytes")
         return [stripped for line in whole if (stripped := line.rstrip(b"\r"))]
-
-
-def parsed(octets: bytes) -> dict[str, object]:
-    """A JSON object. Raises `ApiError` (``Garbled``) for anything else."""
-    try:
-        value = json.loads(octets)
-    except (ValueError, RecursionError):
-        raise ApiError(0, GARBLED, "an answer is not JSON") from None
-    if not isinstance(value, dict):
-        raise ApiError(0, GARBLED, "an answer is not a JSON object")
-    return value
 
 
 def _headers(approach: Approach, accept: str, body: bytes | None) -> dict[str, str]:

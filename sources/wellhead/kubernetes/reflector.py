@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final, Never, Protocol
 
 from wellhead.errors import WellheadError
 
-from .api import JSON, METADATA, METADATA_LIST, parsed
 from .change import Change, Operation, listed, metadata_of, remains, seen, told_before
 from .errors import GARBLED, ApiError, from_status
 from .index import Index, Seen
 from .kinds import Gvr, Kind, query
 from .watch import Do, Next, Phase, after_end, after_error
+from .wire import JSON, METADATA, METADATA_LIST, parsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
