@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.fake_cluster import FakeCluster, fake_api_server
-from tests.process import IN_TIME, started
+from tests.process import IN_TIME, WELLHEAD, started
 
 from wellhead.clock import SystemClock
 from wellhead.errors import ConfigError, Loss
@@ -616,3 +616,27 @@ def test_help_needs_no_api_server_and_loads_nothing_heavy() -> None:
     )
     loaded = set(done.stdout.split())
     assert not loaded & {"aiohttp", "kubernetes_asyncio", "yaml"}
+
+
+async def test_wellhead_run_runs_the_tutorials_source_with_a_kubeconfig(tmp_path: Path) -> None:
+    import yaml
+
+    manifest = Path(__file__).parents[1] / "manifests/apiserversource.yaml"
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        server.tokens = {"secret"}
+        kubeconfig = {
+            "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+            "users": [{"name": "u", "user": {"token": "secret"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig))
+        env = {"KUBECONFIG": str(tmp_path / "config"), "HOME": str(tmp_path)}
+        words = ("run", "-f", str(manifest), "--sink", sink.url, "--health-port", "0")
+        async with started(WELLHEAD, *words, env=env) as program:
+            await program.stderr.line("source is ready")
+            server.cluster.put("pods", "a", "default", spec={"x": 1})
+            (event,) = await sink.accepted(1)
+            assert "secret" not in program.stderr.text + program.stdout.text
+    assert (event.type, event.source) == ("dev.knative.apiserver.resource.add", server.url)
+    assert json.loads(event.data or b"")["spec"] == {"x": 1}

@@ -143,6 +143,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             "",
             {
+                "apiserver",
                 "heartbeat",
                 "kafka",
                 "ping",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 import yaml
 
 from wellhead import __version__
 from wellhead.env import Collector, known_names, parse_flags, settings
+from wellhead.manifest import documents as yaml_documents
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
+from wellhead_adapters.apiserver.config import ApiServerConfig, from_manifest
 from wellhead_adapters.cli.display import DisplaySettings
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
 from wellhead_adapters.kafka.config import KafkaConfig
 from wellhead_adapters.ping.config import PingConfig
+
+if TYPE_CHECKING:
+    from wellhead_adapters.apiserver.subject import Resource
 
 ROOT: Final = Path(__file__).parents[1]
 FILES: Final = sorted((ROOT / "manifests").rglob("*.y*ml"))
@@ -25,6 +30,7 @@ CONFIGS: Final = {
     "display": (DisplaySettings, ProcessSettings),
     "ping": (PingConfig, *COMMON),
     "kafka": (KafkaConfig, *COMMON),
+    "apiserver": (ApiServerConfig, *COMMON),
 }
 IMAGE: Final = re.compile(r"wellhead/([a-z]+):(.+)")
 WORKLOADS: Final = ("Deployment", "ContainerSource", "Service")  # the last: Knative's
@@ -33,8 +39,13 @@ PROBED: Final = {
     "display": ("/healthz", "/healthz"),
     "ping": ("/readyz", "/healthz"),
     "kafka": ("/readyz", "/healthz"),
+    "apiserver": ("/readyz", "/healthz"),
 }
 INJECTED: Final = {"K_SINK": "http://event-display.ns.svc.cluster.local", "K_CE_OVERRIDES": ""}  # by a SinkBinding
+
+WITHOUT_SPEC: Final = ("ServiceAccount", "Role", "RoleBinding")
+SOURCES: Final = ("PingSource", "KafkaSource", "ApiServerSource")  # read as `wellhead run -f` does, by the tests of their adapters
+TALKS_TO_THE_API_SERVER: Final = ("apiserver",)
 
 Document: TypeAlias = dict[str, Any]
 
@@ -78,17 +89,18 @@ def test_the_files_that_are_promised_are_there_and_in_the_readme() -> None:
 )
 def test_every_document_says_what_it_is(path: Path, document: Document) -> None:
     assert {"apiVersion", "kind", "metadata"} <= document.keys()
-    assert {"spec", "stringData"} & document.keys()
+    assert ({"spec", "stringData"} & document.keys() != set()) is (document["kind"] not in WITHOUT_SPEC)
     assert document["metadata"]["name"]
     assert "namespace" not in document["metadata"], "all of a file goes where --namespace says"
-    known = ("Service", "SinkBinding", "PingSource", "KafkaSource", "Secret", "ScaledObject", "TriggerAuthentication")
+    known = ("Service", "SinkBinding", "Secret", "ScaledObject", "TriggerAuthentication", *SOURCES, *WITHOUT_SPEC)
     unknown_kind = not is_workload(document) and document["kind"] not in known
     assert not unknown_kind, "say here how this kind is tested"
 
 
 @pytest.mark.parametrize("pod", PODS)
 def test_a_pod_passes_the_restricted_standard_and_writes_nowhere(pod: Document) -> None:
-    assert pod["automountServiceAccountToken"] is False, "none of these programs talks to the API server"
+    talks = any(program(container) in TALKS_TO_THE_API_SERVER for container in pod["containers"])
+    assert pod["automountServiceAccountToken"] is talks, "a token only for who talks to the API server"
     for container in pod["containers"]:
         security = {**pod.get("securityContext", {}), **container["securityContext"]}
         assert security["runAsNonRoot"] is True
@@ -175,6 +187,33 @@ def test_selectors_choose_the_pods_they_stand_beside(path: Path, document: Docum
     # A PingSource shows what kinds of sink there are; test_manifest.py reads it as `wellhead run -f` does.
     if "sink" in document.get("spec", {}) and document["kind"] != "PingSource":
         assert document["spec"]["sink"]["ref"] == {"apiVersion": "v1", "kind": "Service", "name": "event-display"}
+
+
+def test_a_role_beside_a_source_grants_what_it_watches_and_no_more() -> None:
+    for name in ("apiserver.yaml", "apiserversource.yaml"):
+        beside = documents(ROOT / "manifests" / name)
+        (role,) = (one for one in beside if one["kind"] == "Role")
+        (binding,) = (one for one in beside if one["kind"] == "RoleBinding")
+        (account,) = (one for one in beside if one["kind"] == "ServiceAccount")
+        granted = {(group, of) for rule in role["rules"] for group in rule["apiGroups"] for of in rule["resources"]}
+        assert granted == {(resource.gvr.group, resource.gvr.resource) for resource in watched(beside)}
+        assert all(set(rule["verbs"]) <= {"get", "list", "watch"} >= {"list", "watch"} for rule in role["rules"])
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert [one["name"] for one in binding["subjects"]] == [account["metadata"]["name"]]
+        assert account["metadata"]["name"] in str(beside[-1])
+
+
+def watched(beside: list[Document]) -> tuple[Resource, ...]:
+    """What the source among the documents watches."""
+    last = beside[-1]
+    if last["kind"] == "ApiServerSource":
+        (source,), problems = yaml_documents(yaml.safe_dump(last), "manifest")
+        assert not problems
+        return from_manifest(source).subject.resources
+    (container,) = last["spec"]["template"]["spec"]["containers"]
+    config = read(container).read(ApiServerConfig)
+    assert config is not None
+    return config.subject.resources
 
 
 def program(container: Document) -> str:

@@ -333,3 +333,41 @@ def test_a_selector_that_is_read_reads_the_same_when_written(text: str) -> None:
     again = parse_labels(str(selector))
     for labels in ({}, {"a": "b"}, {"a": "", "b": "a"}):
         assert again.matches(labels) == selector.matches(labels)
+
+
+# --- the table of the README ---
+
+README: Final = Path(__file__).parents[1] / "adapters/wellhead_adapters/apiserver/README.md"
+TOLD: Final = (
+    ("the stream ends, as it does each few minutes", None),
+    ("410, `Expired`, `Gone`: the version or the `continue` token is forgotten", error(410, "Expired")),
+    ("nothing came for 70 s: half open (a list: a minute)", error(0, SILENT)),
+    ("the connection broke", error(0, BROKEN)),
+    ("no connection: the server restarts, or is away", error(0, CONNECT)),
+    ("TLS failure; CA and certificates are read again", error(0, TLS)),
+    ("the kubeconfig, or what it starts, does not work", error(0, CREDENTIALS)),
+    ("what comes is no change, or no JSON", error(0, GARBLED)),
+    ("401; the token is read again", error(401)),
+    ("403: a permission is missing, or was taken away", error(403)),
+    ("404: the kind is not served, or not any more", error(404)),
+    ("429, or any answer with `Retry-After` (here 7)", error(429, "TooManyRequests", 7)),
+    ("500, 503, 504, …", error(503)),
+    ("400, 422 to a watch list: this server has none", error(422, "Invalid")),
+)
+
+
+def rules() -> str:
+    lines = ["| what happens | to a watch | to a watch list | to a list | after (s) |", "|---|---|---|---|---|"]
+    for words, what in TOLD:
+        thens = [
+            after_end(phase, 0) if what is None else after_error(phase, what, 1) for phase in (WATCH, WATCH_LIST, LIST)
+        ]
+        cells = [then.do.value for then in thens]
+        if what is None:
+            cells[2] = ""  # a list that ends is done
+        lines.append(f"| {words} | {' | '.join(cells)} | {thens[0].after:g} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_rules_in_the_readme_is_what_the_code_does() -> None:
+    assert rules() in README.read_text(encoding="utf-8")
