@@ -74,7 +74,12 @@ class ApiServer:
                 copies=config.copies,
             )
             teller = Teller(sink, config, origin, self._clock, self._state)
-            watches = Watches(api, config, teller, self.counters, ready)
+
+            def is_ready() -> None:
+                teller.write()  # else a crash in the next second would leave no position to go on from
+                ready()
+
+            watches = Watches(api, config, teller, self.counters, is_ready)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(teller.lanes.failure(), name="failure of a lane")
