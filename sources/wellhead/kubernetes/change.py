@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .kinds import Kind
 
+_encoded: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # dumps would make one each time
 _GO_ESCAPES: Final = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -51,9 +52,7 @@ class Change:
 
 def json_bytes(value: object) -> bytes:
     """``value`` as Go writes JSON: without blanks, ``<``, ``>`` and ``&`` escaped."""
-    return (
-        json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_GO_ESCAPES).encode("utf-8", "replace")
-    )
+    return _encoded(value).translate(_GO_ESCAPES).encode("utf-8", "replace")
 
 
 def metadata_of(body: Mapping[str, object]) -> Mapping[str, object]:
