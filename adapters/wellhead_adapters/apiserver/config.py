@@ -175,10 +175,10 @@ class ApiServerConfig:
         flag="ordering", env="ORDERING", default=Ordering.OBJECT, choices=("object", "watch"),
     )
     in_flight: int = setting(
-        integer(1, 1024), "how many events may be on their way at once", flag="in-flight", env="IN_FLIGHT", default=64
+        integer(1, 1024), "how many events may be on their way at once", flag="in-flight", env="IN_FLIGHT", default=32
     )
     queue: int = setting(
-        integer(1, 100_000), "how many more may wait; then watches are not read on", flag="queue", env="QUEUE", default=1000
+        integer(1, 100_000), "how many more may wait; then watches are not read on", flag="queue", env="QUEUE", default=500
     )
     reach: Reach = setting(
         one_of(Reach), "watches of many namespaces: one per kind, one per namespace; auto: one for more than ten, where allowed",
