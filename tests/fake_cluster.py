@@ -340,5 +340,9 @@ def _labels(body: Object) -> dict[str, str]:
 
 def _shown(body: Object, accept: str) -> Object:
     if "PartialObjectMetadata" in accept:
-        return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": copy.deepcopy(body["metadata"])}
+        return {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": copy.deepcopy(body["metadata"]),
+        }
     return copy.deepcopy(body)

@@ -567,6 +567,24 @@ def test_a_state_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path
         State(tmp_path / "missing" / "state")
 
 
+async def test_what_a_gap_swallowed_is_counted() -> None:
+    async with asyncio.timeout(IN_TIME), fake_api_server() as server, RecordingSink() as sink:
+        adapter = ApiServer(config(server=server.url), environment={})
+        async with running(adapter, sink.url) as it:
+            await it.ready()
+            server.cluster.streams.clear()
+            server.cluster.put("pods", "a")
+            server.cluster.forget_history()
+            for connection in tuple(server.connections):
+                connection.abort()
+            await sink.accepted(1)
+    counted = {(name, *labels): value for metric in adapter.metrics() for name, labels, value in metric.samples}
+    assert counted["wellhead_watch_found_total", ("operation", "add")] == 1
+    assert counted[("wellhead_watch_lists_total",)] == 2
+    readme = (Path(__file__).parents[1] / "adapters/wellhead_adapters/apiserver/README.md").read_text()
+    assert all(f"`{metric.name}`" in readme for metric in adapter.metrics())
+
+
 # --- the program ---
 
 

@@ -99,7 +99,9 @@ def test_namespaces_are_those_that_upstream_would_watch(given: str, namespaces: 
     )
 
 
-@pytest.mark.parametrize(("mode", "read"), [("Reference", Mode.REFERENCE), ("reference", Mode.RESOURCE), ("", Mode.RESOURCE)])
+@pytest.mark.parametrize(
+    ("mode", "read"), [("Reference", Mode.REFERENCE), ("reference", Mode.RESOURCE), ("", Mode.RESOURCE)]
+)
 def test_anything_but_reference_is_resource_as_upstream(mode: str, read: Mode) -> None:
     text = f'{{"namespaces":["a"],"resources":[{{"gvr":{{"Version":"v1","Resource":"pods"}}}}],"mode":"{mode}"}}'
     assert parse_source_config(text).mode is read
@@ -215,7 +217,9 @@ def test_a_manifest_says_the_same_as_what_knatives_controller_makes_of_it() -> N
     [(None, ("kn",), False), ({}, (), False), ({"matchLabels": {"a": "b"}}, (), True)],
 )
 def test_a_namespace_selector_is_nothing_everything_or_followed(
-    selector: dict[str, Any] | None, namespaces: tuple[str, ...], is_followed: bool  # noqa: FBT001
+    selector: dict[str, Any] | None,
+    namespaces: tuple[str, ...],
+    is_followed: bool,  # noqa: FBT001
 ) -> None:
     spec: dict[str, Any] = {"resources": [{"apiVersion": "v1", "kind": "Pod"}]}
     read = from_manifest(document(spec if selector is None else {**spec, "namespaceSelector": selector})).subject

@@ -201,7 +201,9 @@ def test_of_an_object_that_a_list_misses_the_delete_passes_whoever_owned_it() ->
     assert not wanted.wants(change(pod(), Operation.ADD, found=True))
 
 
-@pytest.mark.parametrize(("pattern", "passes"), [("", True), ("un*", True), ("unit", True), ("uni", False), ("*x", False)])
+@pytest.mark.parametrize(
+    ("pattern", "passes"), [("", True), ("un*", True), ("unit", True), ("uni", False), ("*x", False)]
+)
 def test_only_objects_of_the_wanted_names_pass(pattern: str, passes: bool) -> None:  # noqa: FBT001
     assert Wanted(name_pattern=pattern).wants(change(pod())) is passes
 
@@ -241,7 +243,9 @@ def test_an_update_can_tell_what_was_before_and_the_patch_between() -> None:
         {"op": "add", "path": "/spec/c", "value": 1},
     ]
     assert with_patch.data(change(new)) is None  # an add is the object
-    assert json.loads(with_patch.data(change(new, Operation.UPDATE)) or b"") == {"object": new}  # the first after a restart
+    assert json.loads(with_patch.data(change(new, Operation.UPDATE)) or b"") == {
+        "object": new
+    }  # the first after a restart
 
 
 # --- pointers and patches ---

@@ -44,7 +44,11 @@ PROBED: Final = {
 INJECTED: Final = {"K_SINK": "http://event-display.ns.svc.cluster.local", "K_CE_OVERRIDES": ""}  # by a SinkBinding
 
 WITHOUT_SPEC: Final = ("ServiceAccount", "Role", "RoleBinding")
-SOURCES: Final = ("PingSource", "KafkaSource", "ApiServerSource")  # read as `wellhead run -f` does, by the tests of their adapters
+SOURCES: Final = (
+    "PingSource",
+    "KafkaSource",
+    "ApiServerSource",
+)  # read as `wellhead run -f` does, by the tests of their adapters
 TALKS_TO_THE_API_SERVER: Final = ("apiserver",)
 
 Document: TypeAlias = dict[str, Any]

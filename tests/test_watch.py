@@ -253,7 +253,10 @@ def test_discovery_corrects_a_plural_that_was_guessed_wrong() -> None:
 def test_paths_are_those_of_the_api() -> None:
     assert Kind(Gvr("", "v1", "nodes"), "Node", namespaced=False).path("ns") == "/api/v1/nodes"
     assert Kind(Gvr("", "v1", "pods"), "Pod", namespaced=True).path("") == "/api/v1/pods"
-    assert query("/p", labelSelector="a in (b,c)", limit=1, fieldSelector="") == "/p?labelSelector=a%20in%20%28b%2Cc%29&limit=1"
+    assert (
+        query("/p", labelSelector="a in (b,c)", limit=1, fieldSelector="")
+        == "/p?labelSelector=a%20in%20%28b%2Cc%29&limit=1"
+    )
     assert query("/p", limit=None) == "/p"
 
 

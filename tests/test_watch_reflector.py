@@ -285,7 +285,13 @@ async def test_the_error_object_of_a_watch_is_what_it_says() -> None:
         (stream,) = cluster.streams
         cluster.streams.clear()
         cluster.put("pods", "a")
-        status = {"kind": "Status", "metadata": {}, "message": "too old resource version", "reason": "Gone", "code": 410}
+        status = {
+            "kind": "Status",
+            "metadata": {},
+            "message": "too old resource version",
+            "reason": "Gone",
+            "code": 410,
+        }
         stream.push({"type": "ERROR", "object": status})
         await recorder.until(cluster)
     assert recorder.told == ["add a"]

@@ -13,12 +13,14 @@ from wellhead.kubernetes.reflector import WatchCounters
 
 from .config import SPEC_FIELDS, ApiServerConfig, from_manifest
 from .events import EVENT_TYPES, Origin
+from .metrics import watch_metrics
 from .state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from wellhead.adapter import Sink
+    from wellhead.metrics import Metric
 
 _log = logging.getLogger(__name__)
 _SETTLE_SECONDS: Final = 5.0
@@ -54,6 +56,10 @@ class ApiServer:
         )
         self._state = State(config.state_file) if config.state_file is not None else None
         self.counters = WatchCounters()
+
+    def metrics(self) -> Iterator[Metric]:
+        """What happened to its watches."""
+        return watch_metrics(self.counters)
 
     async def run(self, sink: Sink, ready: Callable[[], None]) -> None:
         """Watch until cancelled; then let what is queued reach the sink."""
