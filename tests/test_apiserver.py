@@ -513,6 +513,21 @@ async def test_an_event_that_was_not_accounted_for_holds_the_position_back(tmp_p
     assert [seen.name for seen in saved.index] == ["a", "c"]
 
 
+async def test_a_change_that_no_event_can_say_is_told_and_holds_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        asyncio.timeout(IN_TIME),
+        fake_api_server() as server,
+        RecordingSink() as sink,
+        running(ApiServer(config(server=server.url), environment={}), sink.url) as it,
+    ):
+        await it.ready()
+        server.cluster.put("pods", "bell\a")
+        server.cluster.put("pods", "a")
+        await sink.accepted(1)
+    assert replayed(sink) == {"a"}
+    assert "a change is lost: no event can say it" in caplog.text
+
+
 def test_a_ledger_stands_before_the_first_that_is_not_settled() -> None:
     ledger = Ledger("5")
     first = ledger.begin()

@@ -123,6 +123,10 @@ def test_anything_but_reference_is_resource_as_upstream(mode: str, read: Mode) -
             ],
         ),
         (
+            '{"namespaces":["a"],"resources":[{"gvr":{"Version":"v1","Resource":"pods"}}],"owner":"Pod"}',
+            ["owner: is not an object"],
+        ),
+        (
             '{"namespaces":["a"],"resources":[{"gvr":{"Version":"v1","Resource":"pods"}}],"filters":[{"exact":{"Type":"x"}},{"x":1}]}',
             ["K_SOURCE_CONFIG: filters[0]", "K_SOURCE_CONFIG: filters[1]"],
         ),
@@ -159,6 +163,12 @@ def test_a_person_says_what_to_watch() -> None:
     assert read.wanted.operations == {Operation.ADD, Operation.DELETE}
     assert read.wanted.ignored == (("status",), ("spec", "replicas"))
     assert read.copies == (("app", ("metadata", "labels", "app.io/name")), ("node", ("spec", "nodeName")))
+
+
+def test_fields_and_a_server_are_taken_as_they_are() -> None:
+    read = config("--resource=v1:Pod", "--field-selector=status.phase!=Running", "--server=http://localhost:8001/")
+    assert (read.field_selector, read.server) == ("status.phase!=Running", "http://localhost:8001")
+    assert config("--resource=v1:Pod", "--owner=apps/v1:").subject.owner == Owner("apps/v1", "")
 
 
 def test_where_it_watches_is_its_own_namespace_unless_it_is_told_otherwise() -> None:

@@ -142,6 +142,11 @@ def test_an_object_without_a_namespace_has_the_form_of_upstream() -> None:
     assert made.data == b'{"kind":"Node","name":"n1","apiVersion":"v1"}'
 
 
+def test_a_version_with_a_dot_and_no_group_has_the_form_of_upstream() -> None:
+    made = change_event(origin(), change({"apiVersion": "v1.2", "kind": "Pod", "metadata": {"name": "a"}}), NOW)
+    assert made.subject == "/apis/v1.2/versionUnknown/namespaces//pods/a"
+
+
 def test_the_subject_keeps_the_plural_as_it_is_guessed() -> None:
     kind = Kind(Gvr("lab.example", "v1", "gateways"), "Gateway", namespaced=True)
     made = change_event(

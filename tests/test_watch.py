@@ -172,7 +172,7 @@ def test_json_is_written_as_go_writes_it() -> None:
 # --- what is remembered ---
 
 NAMES: Final = st.text(st.characters(codec="utf-8", exclude_characters="/% "), min_size=1, max_size=20)
-UIDS: Final = st.uuids().map(str) | st.sampled_from(["", "uid-a", "A" * 36, str(uuid.UUID(int=7)).upper()])
+UIDS: Final = st.uuids().map(str) | st.sampled_from(["", "uid-a", "A" * 36, "x" * 36, str(uuid.UUID(int=7)).upper()])
 SEENS: Final = st.builds(
     Seen, st.sampled_from(["", "ns", "other"]), NAMES, UIDS, st.integers(0, 2**63).map(str), st.sampled_from(["", "d1"])
 )
@@ -217,6 +217,13 @@ def test_a_list_that_begins_anew_has_shown_nothing_yet() -> None:
 @pytest.mark.parametrize("row", KINDS, ids=lambda row: row["kind"])
 def test_the_plural_is_guessed_as_knative_guesses_it(row: dict[str, str]) -> None:
     assert guess_plural(row["kind"]) == row["resource"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"), [("n>4", True), ("n>5", False), ("n<6", True), ("n<5", False), ("m<9", False)]
+)
+def test_labels_are_compared_as_integers(selector: str, matches: bool) -> None:  # noqa: FBT001
+    assert parse_labels(selector).matches({"n": "5", "m": "x"}) is matches
 
 
 def test_endpoints_are_their_own_plural() -> None:

@@ -268,12 +268,35 @@ async def test_a_continue_token_that_expired_begins_the_list_anew_and_repeats_no
     assert recorder.told == ["add a", "add b", "add c", "add d", "add e"]
 
 
-async def test_a_line_that_is_no_change_ends_the_stream_and_it_is_resumed() -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"{", b"[]", b'{"type":"ADDED"}', b'{"type":"ADDED","object":{}}', b'{"type":1,"object":{}}', b"\xff",
+     b'{"type":"BOOKMARK","object":{"metadata":{}}}', b'{"type":"MODIFIED","object":{"metadata":{"name":"a"}}}'],
+)  # fmt: skip
+async def test_a_line_that_is_no_change_ends_the_stream_and_it_is_resumed(nonsense: bytes) -> None:
     cluster = FakeCluster()
     async with watching(cluster) as recorder:
         for stream in tuple(cluster.streams):
-            for nonsense in (b"{", b"[]", b'{"type":"ADDED"}', b'{"type":"ADDED","object":{}}', b"\xff"):
-                stream.say(nonsense)
+            stream.say(nonsense)
+        cluster.put("pods", "a")
+        await recorder.until(cluster)
+    assert recorder.told == ["add a"]
+    assert sum("watch=true" in request for request in cluster.requests) == 2
+
+
+async def test_streams_that_last_are_resumed_at_once_however_many_there_were() -> None:
+    cluster = FakeCluster()
+    loop = asyncio.get_running_loop()
+    async with watching(cluster) as recorder:
+        for _ in range(20):
+            await asyncio.sleep(300)
+            cluster.break_streams()
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            assert cluster.streams, "it is not resumed yet"
+            cluster.break_streams(ApiError(0, SILENT, "…"))
+            await asyncio.sleep(1)
+            assert loop.time() - before < 2
         cluster.put("pods", "a")
         await recorder.until(cluster)
     assert recorder.told == ["add a"]

@@ -209,7 +209,7 @@ class ApiServerConfig:
     wanted: Wanted = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        problems = [*self._contradictions(), *self._kubeconfig_problems()]
+        problems = self._contradictions()
         subject = self.source_config or self._own_subject()
         passes = self.filters or All()
         if self.source_config is not None:
@@ -261,12 +261,6 @@ class ApiServerConfig:
                 Problem("namespaces, WATCH_NAMESPACES", "is set beside NAMESPACE_SELECTOR; one of them")
             )
         return problems
-
-    def _kubeconfig_problems(self) -> list[Problem]:
-        paths = self.kubeconfig.split(":") if self.kubeconfig else []
-        if self.server and paths and self.context:
-            return [Problem("context, KUBE_CONTEXT", "is set beside --server, which has none")]
-        return []
 
 
 def from_manifest(document: Document, documents: Sequence[Document] = ()) -> ApiServerConfig:  # noqa: ARG001 - it refers to no other

@@ -155,10 +155,6 @@ class Reflector:
         self._missing = 0
         self._troubled = ""
 
-    def __len__(self) -> int:
-        """How many objects there are."""
-        return len(self._index)
-
     async def run(self) -> Never:
         """Watch until cancelled. Raises `GaveUp` where it was told to fail fast."""
         loop = asyncio.get_running_loop()
