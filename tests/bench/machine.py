@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tests.interop.peers import PeerError, build_peers
+from tests.interop.go_module import PeerError
+from tests.interop.peers import PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ def machine() -> dict[str, Json]:
 def go_peers() -> tuple[Path | None, str]:
     """The folder of the Go peers, or None and why there is none."""
     try:
-        return build_peers(), ""
+        return PEERS.build(), ""
     except PeerError as missing:
         return None, f"NO GO PEER: {missing}"
 

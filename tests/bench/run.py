@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.figures import Result, table
 from tests.bench.machine import BenchError, Plan, go_peers, machine
-from tests.interop.peers import PeerError
+from tests.interop.go_module import PeerError
 
 if TYPE_CHECKING:
     from tests.bench.figures import Json

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from tests.interop.go_module import PeerMissing
 from tests.interop.kafka_cluster import Cluster, KafkaMissing
-from tests.interop.peers import GoPeer, PeerMissing, build_peers
+from tests.interop.kube import KUBE, Kube
+from tests.interop.peers import PEERS, GoPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,7 @@ def missing(reason: str) -> NoReturn:
 def peers() -> Path:
     """The folder of the Go peers."""
     try:
-        return build_peers()
+        return PEERS.build()
     except PeerMissing as error:
         missing(f"NO GO PEER IS TESTED: {error}")
 
@@ -47,6 +49,29 @@ def kafka() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def kube_programs() -> Path:
+    """The folder of kube-apiserver and etcd."""
+    try:
+        return KUBE.build()
+    except PeerMissing as error:
+        missing(f"NO API SERVER IS TESTED: {error}")
+
+
+@pytest.fixture(scope="session")
+def kube(kube_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
+    """A real API server, shared by all tests: each works in a namespace of its own."""
+    with Kube(kube_programs, tmp_path_factory.mktemp("kube")) as running:
+        yield running
+
+
+@pytest.fixture
+def brittle_kube(kube_programs: Path, tmp_path: Path) -> Iterator[Kube]:
+    """A real API server for one test, which may kill it; without a watch cache, so that a compaction means 410."""
+    with Kube(kube_programs, tmp_path / "kube", watch_cache=False) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

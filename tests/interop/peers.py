@@ -1,122 +1,33 @@
 """Builds and runs the real peers written in Go (see peers/README.md).
 
 Decides nothing about tests: what a missing peer means there (fail or skip) is the caller's choice.
-
-    PeerError           what a test cannot repair
-    ├── PeerMissing     this machine cannot build the peers: no Go, one too old, or no modules to be had
-    └── PeerBroken      the peers' code does not build, or a program did not start
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import queue
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
+from tests.interop.go_module import GoModule, PeerBroken
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
-SOURCES: Final = Path(__file__).with_name("peers")
+# A cold build takes 20 s of a quiet machine; a shared one may be far slower.
+PEERS: Final = GoModule(sources=Path(__file__).with_name("peers"), build_seconds=900.0)
 
-BUILD_SECONDS: Final = 900.0  # a cold build takes 20 s of a quiet machine; a shared one may be far slower
 READY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 
 _LISTENING: Final = re.compile(rb"listening on 127\.0\.0\.1:(\d+)\s*")
-
-
-class PeerError(Exception):
-    """A peer is not to be had; the text says why."""
-
-
-class PeerMissing(PeerError):
-    """This machine cannot build the peers; another one can."""
-
-
-class PeerBroken(PeerError):
-    """A peer does not build or start, and would not on another machine either."""
-
-
-def build_peers() -> Path:
-    """Return the folder that holds the programs kafkaadapter, receiver, sender and sinkserver.
-
-    Builds them at the first call for these sources, for later calls it only looks them up. Safe to call from
-    several processes at once. Raises PeerMissing or PeerBroken; a failed build leaves nothing behind.
-    """
-    cache = _cache()
-    built = cache / _fingerprint()
-    if built.is_dir():
-        return built
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
-        if not built.is_dir():  # another process may have built them while this one waited
-            _build_into(built)
-    return built
-
-
-def _cache() -> Path:
-    root = os.environ.get("WELLHEAD_CACHE") or Path.home() / ".cache" / "wellhead"
-    return Path(root).absolute() / "peers"
-
-
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    for path in sorted([*SOURCES.rglob("*.go"), SOURCES / "go.mod", SOURCES / "go.sum"]):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(SOURCES).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file releases it, so does the death of the process
-        yield
-
-
-def _build_into(folder: Path) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise PeerMissing("no program `go` on PATH: the Go peers of tests/interop/peers cannot be built")
-    # Apart from the compilation, so that no network and an old Go are told from an error in our sources.
-    modules = _go(go, "mod", "download")
-    if modules.returncode != 0:
-        raise PeerMissing(f"go mod download failed in tests/interop/peers: {modules.stderr.strip()}")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        programs = Path(scratch) / folder.name
-        programs.mkdir()
-        build = _go(go, "build", "-trimpath", "-buildvcs=false", "-o", str(programs), "./cmd/...")
-        if build.returncode != 0:
-            raise PeerBroken(f"go build failed in tests/interop/peers: {build.stderr.strip()}")
-        programs.rename(folder)  # at once: a build cut short is never taken for a whole one
-
-
-def _go(go: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Neither a workspace around the checkout nor a C compiler may decide whether, or what, is built.
-    environment = {**os.environ, "GOWORK": "off", "CGO_ENABLED": "0"}
-    try:
-        return subprocess.run(
-            [go, *arguments],
-            check=False,
-            cwd=SOURCES,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_SECONDS,
-        )
-    except subprocess.TimeoutExpired as late:
-        raise PeerMissing(f"go {arguments[0]} did not end within {BUILD_SECONDS:.0f} s") from late
 
 
 class GoPeer:
@@ -126,7 +37,7 @@ class GoPeer:
     Leaving sends SIGTERM to this one process, kills it after STOP_SECONDS, and waits for its end. Starts one
     program once: to run it again, on the same port say, make another.
 
-        with GoPeer(build_peers() / "receiver") as receiver:
+        with GoPeer(PEERS.build() / "receiver") as receiver:
             ...  # send to receiver.url: an event answered 2xx is already in receiver.stdout
     """
 
