@@ -49,9 +49,8 @@ class Address:
         percent: bool = False,
         trust: Trust | None = None,
     ) -> None:
-        self.url = binding.sink
-        self.shown = public_url(binding.sink)
-        self.facts = SinkFacts()
+        self.unreachable = ""
+        """Why no try can be made as long as none can, as nothing says where it is; set by who finds that out."""
         self.up = True
         self.down_reason = ""
         self.down_since = 0.0
@@ -60,14 +59,10 @@ class Address:
         self._held = False
         self._failures = 0
         self._failed_at = float("-inf")
-        query = binding.sink.partition("?")[2]
-        values = [part.rpartition("=")[2] for part in query.split("&")]
-        self._query_values = tuple(dict.fromkeys((*values, *map(unquote, values), *map(unquote_plus, values))))
         self._transport = transport
         self._credentials = credentials or Credentials()
         self._structured = structured
         self._percent = percent
-        self._secure = binding.sink.lower().startswith("https:")
         self._trust = trust or Trust(binding.ca_certs)
         self.held: Callable[[], int] = lambda: 0
         """How many events are on their way to it, for the log."""
@@ -77,7 +72,29 @@ class Address:
         self._headers = tuple(own)
         self.sent: Headers = ()
         """The headers of the newest try that say who we are."""
-        self._target = Target(binding.sink, headers=self._headers)
+        self._go_to(binding.sink)
+
+    def _go_to(self, url: str) -> None:
+        self.url = url
+        self.shown = public_url(url)
+        self.facts = SinkFacts()
+        values = [part.rpartition("=")[2] for part in url.partition("?")[2].split("&")]
+        self._query_values = tuple(dict.fromkeys((*values, *map(unquote, values), *map(unquote_plus, values))))
+        self._secure = url.lower().startswith("https:")
+        self._target = Target(url, headers=self._headers)
+
+    def move(self, url: str, ca_certs: str) -> None:
+        """From the next try on, of whatever event, it is at ``url``: what its ``ref`` resolves to is another now."""
+        self.unreachable = ""
+        self._trust = self._trust.with_ca_certs(ca_certs)
+        if url != self.url:
+            self._go_to(url)
+            self.sent = ()
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who we are to it."""
+        return self._credentials
 
     def encode(self, event: CloudEvent) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
         """Headers and body of ``event``, the same for all its tries; credentials are added at each."""
@@ -102,6 +119,9 @@ class Address:
         ``started`` is now. Afterwards ``sent`` holds the credentials that this try goes with.
         """
         tls = None
+        if self.unreachable:
+            unanswered = Unanswered(NoAnswer.CONNECT, self.unreachable)
+            return asyncio.get_running_loop().call_soon(self._ended, started, done, unanswered).cancel
         if self._secure:
             try:
                 tls = self._trust.context()

@@ -19,7 +19,7 @@ from .jwt import Claims, claims
 from .watched_file import LOOK_SECONDS, WatchedFile, content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .clock import Clock
 
@@ -119,6 +119,9 @@ class Credentials:
         self._token = _watched_token(sources)
         self._password = _watched_password(sources)
         self._extra = _watched_headers(sources)
+        self._given = ""
+        self.asked_anew: Callable[[], object] = lambda: None
+        """Called when the sink did not like what it was shown; whoever gives tokens (`give`) gets another."""
         self._claims: Claims | None = None
         self._told_expired = False
         self._look_at = float("-inf")
@@ -138,6 +141,12 @@ class Credentials:
         """Let the next `headers` read every file, whatever its stamp says: the sink did not like what they held."""
         self._look_at = float("-inf")
         self._force = True
+        self.asked_anew()
+
+    def give(self, token: str, *, audience: str) -> None:
+        """From now on show this bearer token, which was asked for (TokenRequest), in place of a file's."""
+        self._given, self._audience = token, audience
+        self._compose()
 
     def changed_since(self, sent: Headers, now: float) -> bool:
         """Whether a try that went with ``sent`` (the very object that `headers` gave) would go with others now.
@@ -172,7 +181,7 @@ class Credentials:
         named = {name.lower(): (name, value) for name, value in self._sources.headers}
         if self._extra is not None:
             named |= {name.lower(): (name, value) for name, value in self._extra.value}
-        token = self._sources.token or (self._token.value if self._token is not None else "")
+        token = self._sources.token or self._given or (self._token.value if self._token is not None else "")
         secret = self._sources.password or (self._password.value if self._password is not None else "")
         if "authorization" in named:
             token = secret = ""

@@ -103,6 +103,12 @@ class Trust:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, self._problem)
         return self._context
 
+    def with_ca_certs(self, ca_certs: str) -> Trust:
+        """The same with other ``ca_certs``; the very same where they are none other."""
+        if ca_certs == self._ca_certs:
+            return self
+        return Trust(ca_certs, bundles=self._bundles, ca_file=self._ca_file, client=self._client, now=self._now)
+
     def reread(self) -> None:
         """Let the next `context` read every file, whatever its stamp says: a handshake failed, or a sink is held."""
         self._look_at = float("-inf")
