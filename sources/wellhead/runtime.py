@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from . import telemetry
-from .binding import Destination, MappedRefs, SinkBinding, resolve
+from .binding import Destination, SinkBinding
 from .clock import SystemClock
 from .delivery import Policy
 from .env import Collector, parse_flags, settings
@@ -22,6 +22,7 @@ from .help import help_screen
 from .host import Host
 from .log import LogLevel, configure
 from .metrics import adapter_metrics, sink_metrics
+from .refs import Refs
 from .settings import DeliverySettings, EventMode, HeaderValues, ProcessSettings, SinkSettings, TransportChoice
 from .transport.proxies import proxies
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .adapter import AdapterClass
     from .dead_letter_file import DeadLetterFile, DeadLetterFiles
     from .health import Health
+    from .sink import HttpSink
     from .transport import Transport
 
 ConfigT = TypeVar("ConfigT")
@@ -94,19 +96,11 @@ def main(
 
     @asynccontextmanager
     async def compose(host: Host) -> AsyncIterator[None]:
-        binding, dead_letter = await bindings(to, delivery, process, host.dead_letter_files)
-        sink = host.open_sink(
-            process.name or name,
-            binding,
-            policy=delivery.policy(getattr(adapter_class, "policy", Policy())),
-            dead_letter=dead_letter,
-            access=to.access(),
-            structured=to.mode is EventMode.STRUCTURED,
-            percent=to.headers is HeaderValues.PERCENT_ENCODE,
-            batch=to.batch(),
-        )
-        host.start(process.name or name, adapter, sink)
-        yield
+        source = process.name or name
+        policy = getattr(adapter_class, "policy", Policy())
+        async with open_sink(host, source, to, delivery, process, environment, policy=policy) as sink:
+            host.start(source, adapter, sink)
+            yield
 
     return run(compose, process, health_port=port, program=f"wellhead {name}")
 
@@ -144,14 +138,67 @@ def run(
         _let_go_of_output()
 
 
+@asynccontextmanager
+async def open_sink(
+    host: Host,
+    name: str,
+    to: SinkSettings,
+    delivery: DeliverySettings,
+    process: ProcessSettings,
+    environment: Mapping[str, str],
+    *,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+) -> AsyncIterator[HttpSink]:
+    """The sink of the source ``name``, as the settings say; ``policy`` is what holds where they say nothing.
+
+    Raises `ConfigError`.
+
+    A sink by reference is where the API server says, as long as the block runs, unless ``--ref`` says it.
+    """
+    refs = Refs(
+        to.refs,
+        environment,
+        namespace=process.namespace,
+        account=to.oidc_service_account,
+        audience=to.audience,
+        ca_certs=to.ca_certs,
+    )
+    async with contextlib.aclosing(refs):
+        binding, dead_letter = await bindings(to, delivery, process, host.dead_letter_files, refs)
+        sink = host.open_sink(
+            name,
+            binding,
+            policy=delivery.policy(policy),
+            dead_letter=dead_letter,
+            access=to.access(),
+            structured=to.mode is EventMode.STRUCTURED,
+            percent=to.headers is HeaderValues.PERCENT_ENCODE,
+            batch=to.batch(),
+        )
+        for address, destination in (
+            (sink.address, to.sink),
+            (sink.dead_letter_address, delivery.dead_letter_sink),
+        ):
+            if address is not None and isinstance(destination, Destination):
+                refs.keep(address, destination)
+        yield sink
+
+
 async def bindings(
-    to: SinkSettings, delivery: DeliverySettings, process: ProcessSettings, files: DeadLetterFiles
+    to: SinkSettings,
+    delivery: DeliverySettings,
+    process: ProcessSettings,
+    files: DeadLetterFiles,
+    refs: Refs | None = None,
 ) -> tuple[SinkBinding, SinkBinding | DeadLetterFile | None]:
-    """The bindings of the sink and the dead-letter sink, ``ref``s resolved, or its file. Raises `ConfigError`."""
-    resolver = MappedRefs(to.refs)
+    """The bindings of the sink and the dead-letter sink, or its file. Raises `ConfigError`.
+
+    Without ``refs`` no API server is asked: a ``ref`` is where ``--ref`` says.
+    """
+    refs = refs or Refs(to.refs, {})
 
     async def bind(destination: Destination) -> SinkBinding:
-        found = await resolve(destination, resolver)
+        found = await refs.find(destination)
         return SinkBinding(
             sink=found.url,
             ca_certs="\n".join(filter(None, (to.ca_certs, found.ca_certs))),

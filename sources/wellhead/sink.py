@@ -89,6 +89,11 @@ class HttpSink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
 
+    @property
+    def dead_letter_address(self) -> Address | None:
+        """Where dead letters go, if that is an address."""
+        return self._dead_letter.address if isinstance(self._dead_letter, Lane) else None
+
     async def send(
         self,
         event: CloudEvent | SdkEvent,

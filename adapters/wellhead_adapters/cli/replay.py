@@ -16,8 +16,8 @@ from wellhead.dead_letter import decode_line, without_error
 from wellhead.env import Collector, Flags, boolean, integer, parse_flags, setting, settings
 from wellhead.errors import DecodeError, DeliveryError, Problem
 from wellhead.help import help_screen
-from wellhead.runtime import NO_SINK, Exit, bindings, configure_log, report, run, say
-from wellhead.settings import DeliverySettings, EventMode, HeaderValues, ProcessSettings, SinkSettings
+from wellhead.runtime import NO_SINK, Exit, configure_log, open_sink, report, run, say
+from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 
 from .letters import Letters
 
@@ -117,19 +117,10 @@ def _replay(
 
     @asynccontextmanager
     async def compose(host: Host) -> AsyncIterator[None]:
-        binding, dead_letter = await bindings(to, delivery, process, host.dead_letter_files)
-        sink = host.open_sink(
-            process.name or "replay",
-            binding,
-            policy=delivery.policy(),
-            dead_letter=dead_letter,
-            access=to.access(),
-            structured=to.mode is EventMode.STRUCTURED,
-            batch=to.batch(),
-            percent=to.headers is HeaderValues.PERCENT_ENCODE,
-        )
-        host.start(process.name or "replay", replayer, sink)
-        yield
+        name = process.name or "replay"
+        async with open_sink(host, name, to, delivery, process, os.environ) as sink:
+            host.start(name, replayer, sink)
+            yield
 
     code = run(compose, process, health_port=process.health_port or 0, program=_PROGRAM)
     if code == Exit.CONFIG:

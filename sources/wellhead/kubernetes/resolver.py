@@ -96,6 +96,7 @@ def follow(
     account: str = "",
     audience: str = "",
     ca_certs: str = "",
+    said: Addressable | None = None,
     wall: Callable[[], float] = time.time,
 ) -> Coroutine[object, object, Never]:
     """Keep ``address`` at what ``destination`` resolves to, until cancelled; with tokens of the ServiceAccount
@@ -103,15 +104,16 @@ def follow(
 
     From the call on, until it resolves and a token that is needed is there, tries fail as those of a sink that takes
     no connection, and say why. Later an object that is gone, or a server that is away, leaves the address as it is.
-    ``audience`` and ``ca_certs`` are what was said about the sink beside the ``ref``.
+    ``audience`` and ``ca_certs`` are what was said about the sink beside the ``ref``. Where an address was ``said``,
+    it is not asked for: only tokens are.
     """
     address.unreachable = f"{destination.ref or 'the sink'} is not resolved yet"
     tokens = None
     if account:
         tokens = TokenRequester(api, address.credentials, account=account, namespace=namespace, wall=wall)
 
-    def look() -> Awaitable[Addressable]:
-        return resolved(api, destination, namespace=namespace, domain=domain)
+    async def look() -> Addressable:
+        return said or await resolved(api, destination, namespace=namespace, domain=domain)
 
     return _follow(address, look, tokens, audience=audience, ca_certs=ca_certs)
 
