@@ -18,7 +18,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.interop.go_module import GoModule, PeerBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 KUBE_VERSION: Final = "1.35.4"  # as in kube/go.mod
@@ -60,15 +59,12 @@ Json = Any
 """What a test reads of an answer; it asserts the shape by reading it."""
 
 
-@dataclass(frozen=True, slots=True)
 class ApiProblem(Exception):
     """The server answered with another status than 2xx."""
 
-    status: int
-    body: str
-
-    def __str__(self) -> str:
-        return f"{self.status}: {self.body[:500]}"
+    def __init__(self, status: int, body: str) -> None:
+        self.status = status
+        super().__init__(f"{status}: {body[:500]}")
 
 
 class Kube:
@@ -178,6 +174,26 @@ class Kube:
                 return f"{root}{within}/{resource['name']}/{metadata['name']}"
         raise LookupError(f"{version} has no {document['kind']}")
 
+    def define(self, crd: Mapping[str, Json]) -> None:
+        """Apply a CustomResourceDefinition, and wait until its kind is served."""
+        self.apply(crd)
+        path = f"/apis/{crd['apiVersion']}/customresourcedefinitions"
+        watch = f"{path}?watch=true&timeoutSeconds=30&fieldSelector=metadata.name%3D{crd['metadata']['name']}"
+        for line in self.lines(watch):
+            conditions = line["object"].get("status", {}).get("conditions", [])
+            if any(one["type"] == "Established" and one["status"] == "True" for one in conditions):
+                break
+        spec = crd["spec"]
+        within = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}?limit=1"
+        self._until(lambda: self.request("GET", within), f"{crd['metadata']['name']} is not served")
+
+    def lines(self, path: str) -> Iterator[Json]:
+        """The answer's lines, as a watch has them."""
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        with urllib.request.urlopen(request, timeout=60, context=self.tls()) as answer:
+            for line in answer:
+                yield json.loads(line)
+
     def namespace(self, name: str) -> str:
         """A new namespace of this name."""
         self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -279,16 +295,20 @@ class Kube:
         """The server serves before its start hooks (RBAC's own roles, namespaces) are done, and says that nowhere but
         at /readyz.
         """
+        self._until(self._ready, "kube-apiserver is not ready")
+
+    def _until(self, works: Callable[[], object], trouble: str) -> None:
+        """Try what the server gives no signal for until it works."""
         until = time.monotonic() + READY_SECONDS
         pause = threading.Event()
         while time.monotonic() < until:
             try:
-                self._ready()
-            except (OSError, HTTPException):
+                works()
+            except (OSError, HTTPException, ApiProblem, LookupError):
                 pause.wait(0.05)
             else:
                 return
-        raise PeerBroken(f"kube-apiserver is not ready after {READY_SECONDS:.0f} s; see {self._folder}")
+        raise PeerBroken(f"{trouble} after {READY_SECONDS:.0f} s; see {self._folder}")
 
     def _ready(self) -> None:
         request = urllib.request.Request(f"{self.url}/readyz", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
