@@ -39,9 +39,11 @@ check: lint test  ## what has to be green at each commit
 interop: $(VENV)/.dev  ## tests against real peers: the Go SDK, images, Knative's programs where KNATIVE_BIN is given
 	@$(BIN)/python -m pytest -q tests/interop $(ARGS)
 
-soak: $(VENV)/.dev  ## the long faults: a thousand simulated worlds (ARGS="--seeds 20000", "--seed 7"), then a Kafka cluster in chaos (CHAOS=…)
+soak: $(VENV)/.dev  ## the long faults: a thousand simulated worlds (ARGS="--seeds 20000", "--seed 7"), then a Kafka cluster in chaos (CHAOS=…), then 5,000 objects of an API server
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 	@$(BIN)/python tests/faults/kafka_chaos.py $(CHAOS)
+	@GAP_OBJECTS=5000 GAP_SINK_DOWN=60 $(BIN)/python -m pytest -q -s tests/interop/test_kubernetes_gaps.py
+
 
 bench: $(VENV)/.dev  ## speed, memory and start-up, as ratios to a peer in the same run
 	@$(BIN)/python tests/bench/run.py $(ARGS)

@@ -147,6 +147,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "heartbeat",
                 "kafka",
                 "ping",
+                "doctor",
                 "next",
                 "produce",
                 "replay",

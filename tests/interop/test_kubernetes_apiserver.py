@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-import pytest
 from tests.interop.test_kubernetes_sinks import allow, crd
 from tests.process import WELLHEAD, Program, started
 
 from wellhead.testing import RecordingSink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from tests.interop.kube import Json, Kube
@@ -36,17 +34,24 @@ def config_map(namespace: str, name: str, **data: str) -> dict[str, Json]:
     }
 
 
-def replayed(events: Sequence[CloudEvent]) -> dict[str, Json]:
-    """The objects that there are by what the events told: name → data."""
-    there: dict[str, Json] = {}
-    for event in events:
-        body = json.loads(event.data or b"null")
-        name = body["metadata"]["name"]
-        if event.type.endswith(".delete"):
-            there.pop(name, None)
-        else:
-            there[name] = body.get("data", {})
-    return there
+class Replay:
+    """The objects that there are by what events tell: name → data."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, Json] = {}
+        self._read = 0
+
+    def go_on(self, events: Sequence[CloudEvent]) -> dict[str, Json]:
+        """With those of ``events`` that came since."""
+        for event in events[self._read :]:
+            body = json.loads(event.data or b"null")
+            name = body["metadata"]["name"]
+            if event.type.endswith(".delete"):
+                self.there.pop(name, None)
+            else:
+                self.there[name] = body.get("data", {})
+        self._read = len(events)
+        return self.there
 
 
 def objects(kube: Kube, namespace: str) -> dict[str, Json]:
@@ -89,14 +94,15 @@ class Place:
     def remove(self, name: str) -> None:
         self.kube.delete(config_map(self.namespace, name))
 
-    async def told(self, sink: RecordingSink) -> None:
+    async def told(self, sink: RecordingSink, seconds: float = 30.0) -> None:
         """Wait until the events tell of the objects that there are."""
         there = objects(self.kube, self.namespace)
+        replay = Replay()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(30):
-                while replayed(sink.events) != there:
+            async with asyncio.timeout(seconds):
+                while replay.go_on(sink.events) != there:
                     await sink.accepted(len(sink.events) + 1)
-        assert replayed(sink.events) == there, [(one.type, one.extensions["name"]) for one in sink.events]
+        assert replay.there == there, [(one.type, one.extensions["name"]) for one in sink.events[-100:]]
 
 
 async def test_events_of_both_modes_are_as_knatives(kube: Kube, tmp_path: Path) -> None:
