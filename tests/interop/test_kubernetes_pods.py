@@ -1,0 +1,140 @@
+"""ApiServerSource as a pod: Knative's own Deployment, and our manifests, applied to a real API server and started by a
+kubelet of five lines, with the ServiceAccount's token and CA mounted where a pod has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import yaml
+from tests.interop.conftest import missing
+from tests.interop.test_kubernetes_sinks import allow, crd
+from tests.process import WELLHEAD, Program, started
+
+from wellhead.testing import RecordingSink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from tests.interop.kube import Json, Kube
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+RECORDED: Final = CHECKOUT / "tests/samples/crs/apiserversource_deployment.json"
+APISERVER: Final = (sys.executable, "-m", "wellhead_adapters.apiserver")
+
+# $0 is what is mounted, the arguments are the program. /run is our own, so that nothing of the machine's is touched.
+MOUNT_AND_EXEC: Final = """
+mount -t tmpfs tmpfs /run
+mkdir -p /run/secrets/kubernetes.io/serviceaccount
+mount --bind "$0" /run/secrets/kubernetes.io/serviceaccount
+exec "$@"
+"""
+
+
+@pytest.fixture(autouse=True)
+def namespaces() -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        missing("NO POD IS TESTED: that needs root, and unshare, for a mount namespace")
+
+
+@contextlib.asynccontextmanager
+async def pod(
+    kube: Kube, folder: Path, deployment: Mapping[str, Json], namespace: str, **changed: str
+) -> AsyncIterator[Program]:
+    """The Deployment's container, with exactly its environment, but what is ``changed``."""
+    template = deployment["spec"]["template"]["spec"]
+    container = template["containers"][0]
+    fields = {"metadata.namespace": namespace}
+    environment = {
+        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        "KUBERNETES_SERVICE_PORT": str(kube.port),
+        **{
+            one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
+            for one in container.get("env", [])
+        },
+        "HEALTH_PORT": "0",  # another test's may be taken
+        **changed,
+    }
+    mounted = kube.pod_folder(folder, template.get("serviceAccountName", "default"), namespace)
+    command = ("unshare", "--mount", "sh", "-ec", MOUNT_AND_EXEC, str(mounted), *APISERVER, *container.get("args", []))
+    async with started(*command, env={**environment, "PATH": os.environ["PATH"]}) as program:
+        yield program
+
+
+async def test_the_deployment_of_knatives_controller_runs_ours_in_place_of_its_own(kube: Kube, tmp_path: Path) -> None:
+    deployment = json.loads(RECORDED.read_text())
+    kube.namespace("kn")
+    account = deployment["spec"]["template"]["spec"].get("serviceAccountName", "default")
+    kube.service_account(account, "kn")
+    watched = {"apiGroups": [""], "resources": ["configmaps", "pods"], "verbs": ["get", "list", "watch"]}
+    allow(kube, "kn", account, watched)
+    async with (
+        RecordingSink() as sink,
+        pod(kube, tmp_path / "mounted", deployment, "kn", K_SINK=f"{sink.url}as1") as program,
+    ):
+        await program.stderr.line("source is ready")
+        for name, labels in (("not-chosen", {}), ("chosen", {"app": "lab"})):
+            metadata = {"name": name, "namespace": "kn", "labels": labels}
+            kube.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        (event,) = await sink.accepted(1)
+    assert sink.requests[0].request.target == "/as1"
+    assert (event.type, event.extensions["name"]) == ("dev.knative.apiserver.resource.add", "chosen")
+    assert event.source == kube.url
+    assert event.extensions["team"] == "lab"  # its K_CE_OVERRIDES
+    assert dict(sink.requests[0].request.headers)[b"kn-namespace"] == b"kn"
+
+
+def a_pod(namespace: str) -> Mapping[str, Json]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "frog", "namespace": namespace},
+        "spec": {"containers": [{"name": "frog", "image": "frog"}]},
+    }
+
+
+async def test_our_deployment_and_its_role_are_enough(kube: Kube, tmp_path: Path) -> None:
+    namespace = kube.namespace("ours")
+    documents = list(yaml.safe_load_all((CHECKOUT / "manifests/apiserver.yaml").read_text()))
+    for document in documents:
+        document["metadata"]["namespace"] = namespace
+        for subject in document.get("subjects", []):
+            subject["namespace"] = namespace  # as `kubectl apply -n` does not; the API server asks for it
+        kube.apply(document)
+    (deployment,) = (one for one in documents if one["kind"] == "Deployment")
+    async with (
+        RecordingSink() as sink,
+        pod(kube, tmp_path / "mounted", deployment, namespace, SINK=sink.url) as program,
+    ):
+        await program.stderr.line("source is ready")
+        kube.create(a_pod(namespace))
+        (event,) = await sink.accepted(1)
+    assert event.subject == f"/apis/v1/namespaces/{namespace}/pods/frog"
+    assert b"managedFields" not in (event.data or b"")
+
+
+async def test_our_apiserversource_runs_here_as_its_service_account(kube: Kube, tmp_path: Path) -> None:
+    kube.define(crd("apiserversources", "ApiServerSource", "sources.knative.dev"))
+    path = CHECKOUT / "manifests/apiserversource.yaml"
+    for document in yaml.safe_load_all(path.read_text()):
+        document["metadata"]["namespace"] = "default"
+        for subject in document.get("subjects", []):
+            subject["namespace"] = "default"
+        kube.apply(document)
+    config = kube.kubeconfig(tmp_path / "config", token=kube.token_of("pod-watcher", "default"))
+    async with (
+        RecordingSink() as sink,
+        started(WELLHEAD, "run", "-f", str(path), "--sink", sink.url, env={"KUBECONFIG": str(config)}) as program,
+    ):
+        await program.stderr.line("source is ready")
+        kube.create(a_pod("default"))
+        (event,) = await sink.accepted(1)
+    assert event.type == "dev.knative.apiserver.resource.add"
+    assert event.subject == "/apis/v1/namespaces/default/pods/frog"
