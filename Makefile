@@ -44,7 +44,6 @@ soak: $(VENV)/.dev  ## the long faults: a thousand simulated worlds (ARGS="--see
 	@$(BIN)/python tests/faults/kafka_chaos.py $(CHAOS)
 	@GAP_OBJECTS=5000 GAP_SINK_DOWN=60 $(BIN)/python -m pytest -q -s tests/interop/test_kubernetes_gaps.py
 
-
 bench: $(VENV)/.dev  ## speed, memory and start-up, as ratios to a peer in the same run
 	@$(BIN)/python tests/bench/run.py $(ARGS)
 

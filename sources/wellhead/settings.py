@@ -161,7 +161,7 @@ class SinkSettings:
     )
     audience: str = setting(text, "the sink's OIDC audience", flag="audience", env="K_AUDIENCE", default="")
     oidc_service_account: str = setting(
-        text, "identity to ask a token for (with the API server's adapters)", env="K_OIDC_SERVICE_ACCOUNT", default=""
+        text, "the ServiceAccount whose token a sink with an audience is shown; asked for at the API server", env="K_OIDC_SERVICE_ACCOUNT", default=""
     )
     token_file: Path = setting(
         _path, "file with a bearer token for the sink; read again when it changes",
