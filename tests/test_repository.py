@@ -20,6 +20,7 @@ from wellhead.env import parse_flags, settings
 from wellhead.help import table
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
 from wellhead.testing import RecordingSink
+from wellhead_adapters.apiserver.doctor import DoctorSettings
 from wellhead_adapters.cli.command import adapters
 from wellhead_adapters.cli.demo import DemoSettings
 from wellhead_adapters.cli.display import DisplaySettings
@@ -142,6 +143,7 @@ def test_a_command_in_a_readme_exists_with_its_flags(words: list[str]) -> None:
         "next": (NextSettings,),
         "produce": (ProduceSettings, ConnectionSettings),
         "demo": (DemoSettings, ProcessSettings),
+        "doctor": (DoctorSettings,),
         "replay": (ReplaySettings, *COMMON),
         "validate": (FileSettings,),
     }

@@ -68,7 +68,7 @@ class Receiver:
 
     def _answer(self, request: Request) -> Response:
         now = time.perf_counter()
-        name = next((value.decode() for key, value in request.headers if key == b"ce-name"), "")
+        name = next((value.decode() for key, value in request.headers if key.lower() == b"ce-name"), "")
         with self._changed:
             self._came.setdefault(name, now)
             if len(self._came) >= self._wanted:

@@ -55,6 +55,14 @@ NOT_ADMITTING: Final = (  # they wait for controllers that do not run here
 READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 30.0
 
+# $0 is what is mounted, the arguments are the program. /run is our own, so that nothing of the machine's is touched.
+_MOUNT_AND_EXEC: Final = """
+mount -t tmpfs tmpfs /run
+mkdir -p /run/secrets/kubernetes.io/serviceaccount
+mount --bind "$0" /run/secrets/kubernetes.io/serviceaccount
+exec "$@"
+"""
+
 Json = Any
 """What a test reads of an answer; it asserts the shape by reading it."""
 
@@ -370,6 +378,11 @@ class _Daemon:
         self._process.kill()
         self._process.wait()
         self._told.close()
+
+
+def as_pod(mounted: Path) -> tuple[str, ...]:
+    """What to put before a program, so that it finds ``mounted`` where a pod finds its token and CA. Needs root."""
+    return ("unshare", "--mount", "sh", "-ec", _MOUNT_AND_EXEC, str(mounted))
 
 
 def _free_ports(count: int) -> list[int]:

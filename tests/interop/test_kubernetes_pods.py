@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import yaml
 from tests.interop.conftest import missing
+from tests.interop.kube import as_pod
 from tests.interop.test_kubernetes_sinks import allow, crd
 from tests.process import WELLHEAD, Program, started
 
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 RECORDED: Final = CHECKOUT / "tests/samples/crs/apiserversource_deployment.json"
 APISERVER: Final = (sys.executable, "-m", "wellhead_adapters.apiserver")
-
-# $0 is what is mounted, the arguments are the program. /run is our own, so that nothing of the machine's is touched.
-MOUNT_AND_EXEC: Final = """
-mount -t tmpfs tmpfs /run
-mkdir -p /run/secrets/kubernetes.io/serviceaccount
-mount --bind "$0" /run/secrets/kubernetes.io/serviceaccount
-exec "$@"
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +56,7 @@ async def pod(
         **changed,
     }
     mounted = kube.pod_folder(folder, template.get("serviceAccountName", "default"), namespace)
-    command = ("unshare", "--mount", "sh", "-ec", MOUNT_AND_EXEC, str(mounted), *APISERVER, *container.get("args", []))
+    command = (*as_pod(mounted), *APISERVER, *container.get("args", []))
     async with started(*command, env={**environment, "PATH": os.environ["PATH"]}) as program:
         yield program
 
