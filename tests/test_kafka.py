@@ -51,11 +51,11 @@ class Replica:
 
     def __init__(
         self, kafka: FakeKafka, config: KafkaConfig = CONFIG, *, transport: FakeTransport | None = None, policy: Policy = PATIENT,
-        dead_letter: str | None = None, grace: float = 20.0,
+        dead_letter: str | None = None, grace: float = 20.0, on_wire: int = 128,
     ) -> None:  # fmt: skip
         self.kafka = kafka
         self.transport = transport or FakeTransport()
-        self.host = Host(self.transport, LoopClock())
+        self.host = Host(self.transport, LoopClock(), max_on_wire=on_wire)
         to = SinkBinding(sink=dead_letter) if dead_letter is not None else None
         self.sink = self.host.open_sink("ks", SinkBinding(sink="http://sink/"), policy=policy, dead_letter=to)
         self.adapter = Kafka(config, open_consumer=kafka.open)
@@ -252,6 +252,15 @@ async def test_no_more_go_at_once_than_may(kafka: FakeKafka) -> None:
     async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED, max_in_flight=7), transport=transport):
         await transport.accepted(50)
     assert transport.most_on_wire == 7
+
+
+async def test_more_go_at_once_than_by_default_where_the_sink_may_have_them(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 600))
+    transport = FakeTransport(latency=lambda: 1.0)
+    config = replace(CONFIG, ordering=Ordering.UNORDERED, max_in_flight=300)
+    async with Replica(kafka, config, transport=transport, on_wire=300):
+        await transport.accepted(600)
+    assert transport.most_on_wire == 300
 
 
 # --- rebalances ---

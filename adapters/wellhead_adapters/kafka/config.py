@@ -111,7 +111,8 @@ class KafkaConfig(ConnectionSettings):
         choices=tuple(kind.value for kind in Ordering),
     )
     max_in_flight: int = setting(
-        integer(1, 10_000), "records on their way at once", flag="max-in-flight", env="KAFKA_MAX_IN_FLIGHT", default=128
+        integer(1, 10_000), "records on their way at once; of them --concurrency are on the wire",
+        flag="max-in-flight", env="KAFKA_MAX_IN_FLIGHT", default=128,
     )
     buffer: int = setting(
         octets, "bytes of records held in memory", flag="buffer", env="KAFKA_BUFFER", default=16 << 20,
