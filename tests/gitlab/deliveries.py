@@ -53,6 +53,8 @@ class Delivery:
     fired: Fired
     url: str
     headers: Headers = field(repr=False)
+    logged_headers: Headers = field(repr=False)
+    """Those without the credentials of the URL, which HTTParty adds."""
     body: bytes = field(repr=False)
     verify_tls: bool
     timeout_seconds: float
@@ -100,40 +102,39 @@ def request(fired: Fired, body: bytes, now: datetime, settings: Settings, uuid: 
     hook = fired.hook
     url, authorization = without_credentials(hook.interpolated_url)
     parts = urlsplit(settings.external_url)
-    headers = [
-        *hook.custom_headers.items(),
-        ("Content-Type", "application/json"),
-        ("User-Agent", f"GitLab/{settings.version[0]}.{settings.version[1]}.0"),
-        ("X-Gitlab-Event", event_header(fired.trigger, hook.kind)),
-        ("X-Gitlab-Webhook-UUID", uuid()),
-        # `Gitlab.config.gitlab.base_url`: without the relative root
-        ("X-Gitlab-Instance", f"{parts.scheme}://{parts.netloc}"),
-        ("X-Gitlab-Event-UUID", uuid()),
-    ]
+    headers = hook.custom_headers | {  # GitLab's own win over custom ones
+        "Content-Type": "application/json",
+        "User-Agent": f"GitLab/{settings.version[0]}.{settings.version[1]}.0",
+        "X-Gitlab-Event": event_header(fired.trigger, hook.kind),
+        "X-Gitlab-Webhook-UUID": uuid(),
+        "X-Gitlab-Instance": f"{parts.scheme}://{parts.netloc}",  # `gitlab.base_url`: without the relative root
+        "X-Gitlab-Event-UUID": uuid(),
+    }
     if settings.version >= HAS_IDEMPOTENCY_KEY:
-        headers.append(("Idempotency-Key", fired.idempotency_key))
+        headers["Idempotency-Key"] = fired.idempotency_key
     if hook.token:
-        headers.append(("X-Gitlab-Token", hook.token.replace("\r", "").replace("\n", "")))
+        headers["X-Gitlab-Token"] = hook.token
     if settings.version >= HAS_SIGNING:
-        headers += signature(hook.signing_token if settings.signs else None, fired.idempotency_key, now, body)
+        headers |= signature(hook.signing_token if settings.signs else None, fired.idempotency_key, now, body)
+    logged = tuple(headers.items())
     if authorization:
-        headers.append(("Authorization", authorization))
+        headers["Authorization"] = authorization
     verify = hook.values["enable_ssl_verification"] is not False
-    return Delivery(fired, url, tuple(headers), body, verify, settings.webhook_timeout_seconds)
+    return Delivery(fired, url, tuple(headers.items()), logged, body, verify, settings.webhook_timeout_seconds)
 
 
-def signature(token: str | None, message_id: str, now: datetime, body: bytes) -> Headers:
+def signature(token: str | None, message_id: str, now: datetime, body: bytes) -> dict[str, str]:
     """*Webhooks*, "Signing tokens": id and time with each delivery since 19.0, the signature where there is a token.
 
     Merge request 230944: HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}`, keyed with the decoded token.
     """
     stamp = str(int(now.timestamp()))
-    headers: Headers = (("webhook-id", message_id), ("webhook-timestamp", stamp))
+    headers = {"webhook-id": message_id, "webhook-timestamp": stamp}
     if token is None:
         return headers
     key = base64.b64decode(token.removeprefix("whsec_"))
     digest = hmac.new(key, f"{message_id}.{stamp}.".encode() + body, hashlib.sha256).digest()
-    return *headers, ("webhook-signature", f"v1,{base64.b64encode(digest).decode()}")
+    return headers | {"webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}
 
 
 def without_credentials(url: str) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from tests.gitlab.deliveries import (
     INTERNAL_ERROR,
@@ -61,21 +62,17 @@ class LogEntry:
 def entry(number: int, delivery: Delivery, outcome: Outcome, *, took: float, now: datetime, limit: int) -> LogEntry:
     """`limit` in bytes of the data, 0 for none."""
     fired = delivery.fired
-    secret = {"X-Gitlab-Token", "Authorization", *fired.hook.custom_headers}
+    secret = {"X-Gitlab-Token", *fired.hook.custom_headers}
     oversize = limit and len(delivery.body) > limit
     answer = outcome if isinstance(outcome, Answered) else None
     return LogEntry(
         id=number,
         hook_id=fired.hook.id,
-        url=delivery.url,
+        url=without_secrets(fired.hook.url),
         sent_to=fired.hook.interpolated_url,
         trigger=fired.trigger,
         idempotency_key=fired.idempotency_key,
-        request_headers={
-            name: "[REDACTED]" if name in secret else value
-            for name, value in delivery.headers
-            if name != "Authorization"
-        },
+        request_headers={name: "[REDACTED]" if name in secret else value for name, value in delivery.logged_headers},
         request_data=OVERSIZE_REQUEST_DATA if oversize else redacted(fired.data),
         response_headers=_kept_headers(answer) if answer else {},
         response_body=answer.body[:RESPONSE_BODY_SIZE_LIMIT].decode(errors="replace") if answer else "",
@@ -83,6 +80,15 @@ def entry(number: int, delivery: Delivery, outcome: Outcome, *, took: float, now
         execution_duration=took,
         created_at=now,
     )
+
+
+def without_secrets(url: str) -> str:
+    """`obfuscate_basic_auth`, lib/gitlab/url_sanitizer.rb; variables are not filled in either."""
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    if not credentials:
+        return url
+    return parts._replace(netloc=("*****:*****@" if ":" in credentials else "*****@") + host).geturl()
 
 
 def redacted(data: Mapping[str, object]) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tests.gitlab.deliveries import Answered, Failed, Fired, NotSent, Outcome
 from tests.gitlab.events_log import STATUSES, recent, resent_body, shown_entry
 from tests.gitlab.hooks import EVENTS, Hook, Kind, shown_hook
-from tests.gitlab.instance import GitLab, trigger_of
+from tests.gitlab.instance import GitLab, kind_of, trigger_of
 from tests.gitlab.namespaces import INTEGER_ID, Group, Project, Role
 from tests.gitlab.pages import by_offset
 from tests.gitlab.params import hook_attributes
@@ -43,7 +43,10 @@ NO_DATA: Final[Mapping[str, str]] = {
 
 
 def _owner(gitlab: GitLab, asked: Asked) -> Project | Group | None:
-    """Whose webhooks are asked for, by somebody who may: maintainers, owners, administrators."""
+    """Whose webhooks are asked for, by somebody who may: maintainers, owners, administrators.
+
+    Grape's order: who may (`before`), then whether the parameters are valid, then whether the webhook is there.
+    """
     top = asked.path.split("/")[1]
     if top == "projects":
         project = project_of(gitlab, asked)
@@ -76,10 +79,6 @@ def _hook(gitlab: GitLab, asked: Asked) -> Hook:
     return hook
 
 
-def _kind(asked: Asked) -> Kind:
-    return {"projects": Kind.PROJECT, "groups": Kind.GROUP}.get(asked.path.split("/")[1], Kind.SYSTEM)
-
-
 def _shown(gitlab: GitLab, hook: Hook, status: int = 200) -> Reply:
     return shown(status, shown_hook(hook, gitlab.now(), gitlab.settings))
 
@@ -94,12 +93,14 @@ def _get(gitlab: GitLab, asked: Asked) -> Reply:
 
 
 def _create(gitlab: GitLab, asked: Asked) -> Reply:
-    given = hook_attributes(asked.raw, _kind(asked), gitlab.settings, creating=True)
-    return _shown(gitlab, gitlab.create_hook(_owner(gitlab, asked), given), 201)
+    owner = _owner(gitlab, asked)
+    given = hook_attributes(asked.raw, kind_of(owner), gitlab.settings, creating=True)
+    return _shown(gitlab, gitlab.create_hook(owner, given), 201)
 
 
 def _update(gitlab: GitLab, asked: Asked) -> Reply:
-    given = hook_attributes(asked.raw, _kind(asked), gitlab.settings, creating=False)
+    owner = _owner(gitlab, asked)
+    given = hook_attributes(asked.raw, kind_of(owner), gitlab.settings, creating=False)
     hook = _hook(gitlab, asked)
     if not given:
         raise Refused(error(400, "No parameters provided"))
@@ -115,6 +116,7 @@ def _delete(gitlab: GitLab, asked: Asked) -> Reply:
 def _events(gitlab: GitLab, asked: Asked) -> Reply:
     """lib/api/hooks/events.rb: at most 20 a page, and more is refused, not cut down."""
     statuses = [status.strip() for status in str(asked.raw.get("status", "")).split(",") if status.strip()]
+    _owner(gitlab, asked)
     if not set(statuses) <= STATUSES:
         raise Refused(error(400, "status does not have a valid value"))
     found = recent(gitlab.entries(_hook(gitlab, asked)), gitlab.now(), statuses)
@@ -153,10 +155,11 @@ def _test(gitlab: GitLab, asked: Asked) -> Reply | Send:
 
     Its success enables the webhook again (`enable!`); its failure while disabled changes nothing.
     """
-    hook, flag = _hook(gitlab, asked), asked.args["trigger"]
-    trigger = trigger_of(flag)
-    if trigger is None or flag not in EVENTS[hook.kind]:
+    flag, _ = asked.args["trigger"], _owner(gitlab, asked)
+    trigger = trigger_of(flag) if flag in EVENTS[Kind.PROJECT] else None  # a group's webhooks have no others here
+    if trigger is None:
         raise Refused(error(400, "trigger does not have a valid value"))
+    hook = _hook(gitlab, asked)
     _limited(gitlab, asked, "web_hook_test", hook, gitlab.settings.tests_per_minute)
     data = gitlab.samples.get(flag) or _sample(hook, flag)
     if data is None:

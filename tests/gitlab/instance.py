@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tests.gitlab.deliveries import REQUEST_BODY_SIZE_LIMIT, Delivery, Failed, Fired, NotSent, Outcome, request
@@ -108,8 +109,7 @@ class GitLab:
             more = given.get(name)
             if isinstance(more, dict):
                 merged[name] = getattr(hook, name) | more
-        tried = Hook(hook.id, hook.kind, hook.owner, hook.created_at, hook.url, dict(hook.values), hook.token)
-        tried.signing_token, tried.url_variables = hook.signing_token, hook.url_variables
+        tried = replace(hook, values=dict(hook.values))
         tried.assign(merged)
         self._check(tried)
         hook.assign(merged)

@@ -19,7 +19,11 @@ class Sender(Protocol):
 
 
 class HttpSender:
-    """A connection for each delivery, as Net::HTTP makes it; redirects are answers. ``trust`` is for TLS."""
+    """A connection for each delivery, as Net::HTTP makes it; redirects are answers. ``trust`` is for TLS.
+
+    The time-out is HTTParty's `timeout`: so long for connecting, so long again until the answer begins or goes on, and
+    so long for the whole of its body (gems/gitlab-http/lib/gitlab/http_v2/client.rb, `sync_perform_request`).
+    """
 
     def __init__(self, trust: ssl.SSLContext | None = None) -> None:
         self._trust = trust
@@ -27,16 +31,16 @@ class HttpSender:
     async def __call__(self, delivery: Delivery, /) -> Outcome:
         limit = delivery.timeout_seconds
         try:
-            async with asyncio.timeout(limit), aiohttp.ClientSession(auto_decompress=False) as session:
+            async with aiohttp.ClientSession(auto_decompress=False) as session:
                 post = session.post(
                     delivery.url,
                     data=delivery.body,
                     headers=delivery.headers,
                     allow_redirects=False,
                     ssl=(self._trust or True) if delivery.verify_tls else False,
-                    timeout=aiohttp.ClientTimeout(total=None),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=limit, sock_read=limit),
                 )
-                async with post as answer:
+                async with post as answer, asyncio.timeout(limit):
                     return Answered(answer.status, tuple(answer.headers.items()), await answer.read())
         except TimeoutError:
             return Failed("Net::ReadTimeout")
