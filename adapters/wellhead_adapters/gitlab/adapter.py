@@ -1,0 +1,177 @@
+"""The adapter: a receiver for GitLab's requests, and beside it the registrar where webhooks are ours to keep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from wellhead.clock import Clock, SystemClock
+from wellhead.event import random_id
+from wellhead.http_server import HttpServer
+
+from .config import PROBE_PORT, Cleanup, GitlabConfig
+from .events import SPEC_PREFIX, TYPE_PREFIX
+from .keeper import Keeper
+from .kinds import Scope, flags_of, header_of, sample_triggers
+from .manifest import SPEC_FIELDS
+from .manifest import from_manifest as read_manifest
+from .metrics import keeper_metrics, receiver_metrics
+from .receiver import DELIVERY_SECONDS, LIMITS, Receiver, Telling
+from .registrar import Registrar
+from .secrets import Secrets
+from .webhooks import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from wellhead.adapter import Sink
+    from wellhead.manifest import Document
+    from wellhead.metrics import Metric
+
+    from .hook_api import HookApi
+    from .projecturl import Target
+
+_SETTLE_SECONDS: Final = 1.0  # beyond the time that a delivery may take
+
+_log = logging.getLogger(__name__)
+
+
+class Gitlab:
+    """Send an event for each hook event of GitLab (a drop-in for Knative's GitLabSource).
+
+    GitLab is answered 2xx when the event was delivered, and not before. With `--hook-url` it keeps one webhook of each
+    project, group or instance as it shall be, and asks GitLab for what was missed; without, it only receives.
+    `wellhead gitlab cleanup` removes the webhooks.
+    """
+
+    Config: ClassVar[type] = GitlabConfig
+    event_types: ClassVar[tuple[str, ...]] = (f"{TYPE_PREFIX}*", f"{SPEC_PREFIX}*")
+    health_port: ClassVar[int] = PROBE_PORT
+    manifest_kinds: ClassVar[tuple[str, ...]] = ("GitLabSource",)
+    spec_fields: ClassVar[tuple[str, ...]] = SPEC_FIELDS
+
+    def __init__(self, config: GitlabConfig, *, clock: Clock | None = None, api: HookApi | None = None) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._api = api
+        self._owner = random_id()
+        self._receiver: Receiver | None = None
+        self._registrar: Registrar | None = None
+        self.bound: tuple[str, int] | None = None
+        """Where it listens, once it is ready."""
+
+    @staticmethod
+    def from_manifest(document: Document, documents: Sequence[Document] = ()) -> GitlabConfig:
+        """The configuration of a GitLabSource document, with what the environment of `wellhead run` adds."""
+        return read_manifest(document, documents, os.environ)
+
+    async def run(self, sink: Sink, ready: Callable[[], None]) -> None:
+        """Receive until cancelled. Ready once the webhooks were looked at: they may be right though the API is down."""
+        secrets = secrets_of(self._config)
+        receiver = self._receiver = self._new_receiver(sink, secrets)
+        server = HttpServer(receiver, limits=LIMITS, name="receiver of hook events")
+        try:
+            self.bound = await server.start(self._config.address, self._config.port)
+        except OSError as error:
+            where = f"{self._config.address or '*'}:{self._config.port}"
+            _log.error("cannot listen for GitLab's requests", extra={"address": where, "reason": error.strerror})
+            raise
+        _log.info("GitLab's requests are taken", extra={"address": self.bound[0], "port": self.bound[1]})
+        try:
+            if self._config.registers:
+                await self._register(secrets, ready)
+            else:
+                ready()
+                await asyncio.Event().wait()
+        finally:
+            await self._close(server, receiver)
+
+    def metrics(self) -> Iterator[Metric]:
+        """See `wellhead.metrics.Measured`."""
+        if self._receiver is not None:
+            yield from receiver_metrics(self._receiver.tally)
+        if self._registrar is not None:
+            yield from keeper_metrics({str(keeper.target): keeper.facts for keeper in self._registrar.keepers})
+
+    async def _register(self, secrets: Secrets, ready: Callable[[], None]) -> None:
+        registrar = self._registrar = registrar_of(
+            self._config, secrets, self._api or _new_api(self._config), clock=self._clock, owner=self._owner
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(registrar.run(), name="registrar")
+            await registrar.looked()
+            ready()
+
+    async def _close(self, server: HttpServer, receiver: Receiver) -> None:
+        """What GitLab still sends is heard until the webhook is gone, and answered until the last one is."""
+        try:
+            if self._registrar is not None and self._config.cleanup is Cleanup.ON_EXIT:
+                await self._registrar.clean_up(self._owner)
+        finally:
+            await server.stop(DELIVERY_SECONDS + _SETTLE_SECONDS)
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            await receiver.drain()
+
+    def _new_receiver(self, sink: Sink, secrets: Secrets) -> Receiver:
+        config = self._config
+        triggers = sample_triggers(config.event_types) if config.registers else ()
+        telling = Telling(
+            source=config.event_source,
+            targets=config.targets,
+            mapped=config.mapped,
+            extra_attributes=config.extra_attributes,
+            test_headers=frozenset(map(header_of, triggers)),
+        )
+        return Receiver(sink, secrets, telling, clock=self._clock, on_trouble=self._poke)
+
+    def _poke(self) -> None:
+        if self._registrar is not None:
+            self._registrar.poke()
+
+
+def secrets_of(config: GitlabConfig) -> Secrets:
+    """What a webhook shows us, as the settings say."""
+    return Secrets(
+        token=config.secret_token,
+        signing=config.signing_tokens,
+        token_file=config.secret_token_file,
+        signing_file=config.signing_token_file,
+        open_to_all=config.allow_anyone,
+    )
+
+
+def registrar_of(config: GitlabConfig, secrets: Secrets, api: HookApi, *, clock: Clock, owner: str) -> Registrar:
+    """The registrar of all targets of a configuration."""
+
+    def wanted(target: Target) -> Wanted:
+        return Wanted(
+            url=config.hook_url,
+            flags=flags_of(target.scope, config.event_types),
+            ssl_verify=config.hook_ssl_verify,
+            branch_filter=None if target.scope is Scope.SYSTEM else config.branch_filter,
+            secrets=frozenset(secrets.wanted),
+            version=secrets.version,
+            owner=owner,
+        )
+
+    def keeper(target: Target) -> Keeper:
+        return Keeper(
+            target,
+            api,
+            lambda: wanted(target),
+            secrets,
+            clock=clock,
+            interval=config.interval,
+            triggers=sample_triggers(config.event_types),
+            resend=config.resend,
+        )
+
+    return Registrar([keeper(target) for target in config.targets], secrets)
+
+
+def _new_api(config: GitlabConfig) -> HookApi:
+    from .api import api_of  # noqa: PLC0415 - python-gitlab costs 100 ms, which a mere receiver need not pay
+
+    return api_of(config)

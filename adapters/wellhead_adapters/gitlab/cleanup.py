@@ -1,0 +1,57 @@
+"""``wellhead gitlab cleanup``: removes the webhooks that `wellhead gitlab` registered. Receives nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Final
+
+from wellhead.clock import SystemClock
+from wellhead.env import Collector, parse_flags, settings
+from wellhead.errors import Problem
+from wellhead.help import help_screen
+from wellhead.runtime import Exit, configure_log, report, say
+from wellhead.settings import ProcessSettings
+
+from .adapter import registrar_of, secrets_of
+from .config import GitlabConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wellhead.env import Setting
+
+_PROGRAM: Final = "wellhead gitlab cleanup"
+
+
+class CleanUp:
+    """Remove the webhooks that wellhead gitlab registered, found by their URL. Takes the flags of wellhead gitlab.
+
+    wellhead gitlab cleanup --project-url https://gitlab.example.com/group/project --hook-url https://hooks.example.com
+    """
+
+    def flags(self) -> Sequence[Setting[object]]:
+        """See `wellhead_adapters.cli.command.Command.flags`."""
+        return [*settings(GitlabConfig), *settings(ProcessSettings)]
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Remove them; 1 where one could not be removed. One that is gone already is fine."""
+        if any(word in ("-h", "-help", "--help") for word in arguments):
+            return say(help_screen(_PROGRAM, self.__doc__ or "", (GitlabConfig, ProcessSettings)))
+        collector = Collector(os.environ, parse_flags(arguments, self.flags()))
+        config, process = collector.read(GitlabConfig), collector.read(ProcessSettings)
+        if not collector.given("hook-url", "GITLAB_HOOK_URL"):
+            where = "--hook-url or GITLAB_HOOK_URL"
+            collector.problems.append(Problem(where, "is not set: which webhooks are ours is told by their URL"))
+        if collector.problems or config is None or process is None:
+            return report(_PROGRAM, collector.problems)
+        configure_log(process, collector.warnings)
+        done = asyncio.run(_clean_up(config))
+        return Exit.DONE if done else Exit.FAILED
+
+
+async def _clean_up(config: GitlabConfig) -> bool:
+    from .api import api_of  # noqa: PLC0415 - python-gitlab costs 100 ms, which help need not pay
+
+    registrar = registrar_of(config, secrets_of(config), api_of(config), clock=SystemClock(), owner="")
+    return await registrar.clean_up(None)

@@ -1,0 +1,344 @@
+"""Keeps one target's webhook as it shall be, and asks back for what was missed. What to do is ``webhooks.py``'s to say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from .missed import MOST_TRIES, Attempt, Gap, attempts, last_attempt, missed
+from .trouble import ApiError, wait_after
+from .webhooks import Alert, Create, Enable, Remove, Update, may_remove, ours, plan, unsupported, webhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from wellhead.clock import Clock
+
+    from .hook_api import HookApi, Where
+    from .projecturl import Target
+    from .secrets import Secrets
+    from .webhooks import Step, Wanted, Webhook
+
+_ROUNDS: Final = 6  # of listing and mending, until nothing is left to mend
+_LEAST_SECONDS: Final = 15.0  # between rounds: GitLab takes five tests and five resends a minute
+_SETTLE_SECONDS: Final = 10.0  # after a change it is looked at again: another replica may have changed it as well
+_RESEND_LIMIT_SECONDS: Final = 60.0
+_LOG_PAGES: Final = 100
+_LOG_PAGE: Final = 20
+_CLEAN_UP_SECONDS: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class KeeperFacts:
+    """What became of one target's webhook, for metrics."""
+
+    up: bool = False
+    changes: int = 0
+    failures: int = 0
+    recovered: int = 0
+    given_up: int = 0
+    gaps: int = 0
+    gap_seconds: float = 0.0
+    last_gap: Gap | None = None
+
+
+class Keeper:
+    """One target. ``wanted`` is asked for at each round, as secrets change."""
+
+    def __init__(
+        self,
+        target: Target,
+        api: HookApi,
+        wanted: Callable[[], Wanted],
+        secrets: Secrets,
+        *,
+        clock: Clock,
+        interval: timedelta = timedelta(minutes=1),
+        triggers: tuple[str, ...] = (),
+        resend: bool = True,
+    ) -> None:
+        self.target = target
+        self.facts = KeeperFacts()
+        self.looked = asyncio.Event()
+        """Set once a round has ended, well or not."""
+        self._api = api
+        self._wanted = wanted
+        self._secrets = secrets
+        self._clock = clock
+        self._interval = interval.total_seconds()
+        self._triggers = triggers
+        self._resend = resend
+        self._poked = asyncio.Event()
+        self._known: dict[int, str] = {}
+        self._seen: datetime | None = None  # when a webhook of ours that GitLab fires was last there
+        self._disabled_since: datetime | None = None
+        self._settled = 0  # what has a lower id in the log needs no further look
+        self._told: str | None = None
+        self._unsupported: tuple[str, ...] = ()
+        self._given_up: set[str] = set()
+        self._log_is_there = True
+        self._next_trigger = 0
+        self._doubted = 0  # the entry of the log for which the secret was put once more
+
+    def poke(self) -> None:
+        """Look soon: something changed, or GitLab was told of a failure."""
+        self._poked.set()
+
+    def has(self, version: str) -> bool:
+        """Whether GitLab was told this version of the secrets, as far as this process knows."""
+        return version in self._known.values()
+
+    async def run(self) -> None:
+        """Rounds until cancelled, one each interval. What goes wrong with the API is told, and tried again."""
+        failures = 0
+        while True:
+            self._poked.clear()
+            try:
+                wait = await self.round()
+                failures = 0
+            except ApiError as error:
+                failures += 1
+                wait = wait_after(error, failures, self._interval)
+                self._failed(error)
+            finally:
+                self.looked.set()
+            await self._pause(wait)
+
+    async def round(self) -> float:
+        """Mend what is not right, then ask for what was missed; how many seconds to wait. Raises `ApiError`."""
+        where = await self._api.locate(self.target)
+        webhook, changed = await self._mend(where)
+        self._succeeded(webhook)
+        wait = min(self._interval, _SETTLE_SECONDS) if changed else self._interval
+        if webhook is None or not self._resend or not where.path or not self._log_is_there:
+            return wait
+        try:
+            return min(wait, await self._ask_back(where, webhook))
+        except ApiError as error:
+            if error.status == 429:
+                return error.retry_after or _RESEND_LIMIT_SECONDS  # the webhook is looked at then, too
+            if error.status != 404:
+                raise
+            self._log_is_there = False
+            _log.info(
+                "this GitLab keeps no log of hook events (17.3 does): nothing can be asked back", extra=self._extra
+            )
+            return wait
+
+    async def clean_up(self, owner: str | None) -> int:
+        """Remove our webhooks: all of them, or only what ``owner`` wrote last. How many. Raises `ApiError`."""
+        number = 0
+        async with asyncio.timeout(_CLEAN_UP_SECONDS):
+            where = await self._api.locate(self.target)
+            now = self._clock.now()
+            for webhook in ours(self._wanted().url, await self._listed(where)):
+                if owner is None:
+                    await self._api.remove(where, webhook.id)
+                elif may_remove(webhook, owner):
+                    await self._api.remove(where, webhook.id, unless_changed_since=now)
+                else:
+                    _log.info("the webhook stays: another process has written it since", extra=self._extra)
+                    continue
+                number += 1
+        return number
+
+    # Mending.
+
+    async def _mend(self, where: Where) -> tuple[Webhook | None, bool]:
+        """List and mend until there is nothing to mend; the webhook, and whether anything was changed."""
+        changed = tested = False
+        own: list[Webhook] = []
+        for _ in range(_ROUNDS):
+            wanted, listed = self._wanted(), await self._listed(where)
+            own = ours(wanted.url, listed)
+            self._note(own)
+            # One test a round: what it did shows in the next list, and GitLab takes five a minute.
+            steps = [step for step in plan(wanted, listed, self._known) if not (tested and isinstance(step, Enable))]
+            if not steps:
+                break
+            for step in steps:
+                await self._do(step, where, wanted)
+                tested = tested or isinstance(step, Enable)
+            changed = True
+            self.facts.changes += 1
+        if own:
+            self._tell_unsupported(wanted, own[0])
+        return (own[0] if own else None), changed
+
+    async def _listed(self, where: Where) -> list[Webhook]:
+        try:
+            return webhooks(await self._api.webhooks(where))
+        except ValueError as error:
+            raise ApiError(str(error)) from None
+
+    async def _do(self, step: Step, where: Where, wanted: Wanted) -> None:
+        if isinstance(step, Create):
+            made = await self._api.create(where, wanted.body(self._secrets.wanted))
+            if isinstance(made, Mapping) and type(made.get("id")) is int:
+                self._known[made["id"]] = wanted.version
+            _log.info("webhook was created", extra=self._extra)
+            self._gone_since_seen()
+        elif isinstance(step, Update):
+            await self._update(step, where, wanted)
+        elif isinstance(step, Enable):
+            await self._enable(step, where)
+        elif isinstance(step, Remove):
+            await self._api.remove(where, step.id)
+            _log.warning("a second webhook of ours was removed", extra=self._extra | {"webhook": step.id})
+
+    async def _update(self, step: Update, where: Where, wanted: Wanted) -> None:
+        try:
+            await self._api.update(where, step.id, wanted.body(self._secrets.wanted))
+        except ApiError as error:
+            if error.status != 404:  # removed meanwhile: the next list says what to do
+                raise
+            return
+        self._known[step.id] = wanted.version
+        _log.info("webhook was set as it shall be", extra=self._extra | {"fields": ", ".join(step.fields)})
+
+    async def _enable(self, step: Enable, where: Where) -> None:
+        """Have GitLab test it. The sample is of a kind that nobody asked for, and the receiver sends it nowhere."""
+        if self._disabled_since is None:
+            self._disabled_since = await self._last_attempt(where, step.id) or self._clock.now()
+            _log.error("GitLab has disabled the webhook", extra=self._extra | {"alert": step.alert.value})
+        if not self._triggers:
+            await self._replace(step, where)
+            return
+        trigger = self._triggers[self._next_trigger % len(self._triggers)]
+        try:
+            await self._api.test(where, step.id, trigger)
+        except ApiError as error:
+            if error.status == 429 or error.status is None:
+                raise
+            self._next_trigger += 1  # there may be nothing in the project to make this sample of
+            _log.warning(
+                "a test did not enable the webhook", extra=self._extra | {"trigger": trigger, "reason": str(error)}
+            )
+
+    async def _replace(self, step: Enable, where: Where) -> None:
+        """Every kind of event is asked for, so any sample would pass for an occurrence: make a new webhook instead."""
+        if step.alert is Alert.DISABLED:
+            await self._api.remove(where, step.id)
+            _log.warning("the disabled webhook is replaced; its log is gone with it", extra=self._extra)
+
+    async def _last_attempt(self, where: Where, number: int) -> datetime | None:
+        try:
+            return last_attempt(attempts(await self._api.log(where, number, 1))) if where.path else None
+        except ApiError:
+            return None  # an older GitLab; the moment it was noticed has to do
+
+    # Asking back.
+
+    async def _ask_back(self, where: Where, webhook: Webhook) -> float:
+        """Ask for what was missed, the oldest first, until one fails. How many seconds to wait."""
+        log = await self._unsettled(where, webhook)
+        wanted = [one for one in missed(log, webhook.url) if self._is_worth_it(one.key, one.tries)]
+        self._settled = min((one.id for one in wanted), default=max((one.id for one in log), default=0) + 1) - 1
+        if self._is_secret_wrong(log, webhook):
+            return _LEAST_SECONDS
+        for one in wanted:
+            status = await self._api.resend(where, webhook.id, one.id)
+            if not Attempt(id=0, key="", status=status).accepted:
+                return _LEAST_SECONDS  # the sink is still away: each failure counts towards disabling the webhook
+            self.facts.recovered += 1
+        if wanted:
+            _log.info("hook events that were missed were asked back", extra=self._extra | {"events": len(wanted)})
+        return self._interval
+
+    def _is_secret_wrong(self, log: list[Attempt], webhook: Webhook) -> bool:
+        """Whether we answered 401 to what GitLab sent last: somebody gave the webhook another secret, which no list tells."""
+        latest = max(log, key=lambda one: one.id, default=None)
+        if latest is None or latest.status != "401" or latest.id <= self._doubted:
+            return False
+        self._doubted = latest.id
+        self._known.pop(webhook.id, None)
+        return True
+
+    async def _unsettled(self, where: Where, webhook: Webhook) -> list[Attempt]:
+        log: list[Attempt] = []
+        for page in range(1, _LOG_PAGES + 1):
+            listed = await self._api.log(where, webhook.id, page)
+            log += attempts(listed)
+            if len(listed) < _LOG_PAGE or min((one.id for one in log), default=0) <= self._settled:
+                break
+        return [one for one in log if one.id > self._settled]
+
+    def _is_worth_it(self, key: str, tries: int) -> bool:
+        if tries < MOST_TRIES:
+            return True
+        if key not in self._given_up:
+            self._given_up.add(key)
+            self.facts.given_up += 1
+            _log.error("a hook event was tried in vain too often, and is given up", extra=self._extra | {"key": key})
+        return False
+
+    # Telling.
+
+    def _note(self, own: list[Webhook]) -> None:
+        """What a list tells of the past: which webhooks are gone, and whether one that was disabled is not any more."""
+        self._known = {webhook.id: self._known[webhook.id] for webhook in own if webhook.id in self._known}
+        if own and own[0].alert is Alert.EXECUTABLE:
+            self._seen = self._clock.now()
+            if self._disabled_since is not None:
+                self._gap(self._disabled_since)
+                self._disabled_since = None
+
+    def _gone_since_seen(self) -> None:
+        since, self._seen = self._disabled_since or self._seen, None
+        self._disabled_since = None
+        self._settled = 0
+        if since is not None:
+            self._gap(since)
+
+    def _gap(self, since: datetime) -> None:
+        gap = Gap(since, self._clock.now())
+        self.facts.gaps += 1
+        self.facts.gap_seconds += gap.seconds
+        self.facts.last_gap = gap
+        times = {"since": since.isoformat(), "until": gap.until.isoformat()}
+        _log.error("GitLab told nothing in this time, and nobody can ask for it", extra=self._extra | times)
+
+    def _tell_unsupported(self, wanted: Wanted, webhook: Webhook) -> None:
+        unknown = unsupported(wanted, webhook)
+        if unknown != self._unsupported:
+            self._unsupported = unknown
+            if unknown:
+                _log.warning(
+                    "this GitLab does not know events of these kinds", extra=self._extra | {"kinds": ", ".join(unknown)}
+                )
+
+    def _succeeded(self, webhook: Webhook | None) -> None:
+        self.facts.up = webhook is not None and webhook.alert is Alert.EXECUTABLE
+        if self._told is not None:
+            _log.info("GitLab's API answers again", extra=self._extra)
+        self._told = None
+
+    def _failed(self, error: ApiError) -> None:
+        self.facts.failures += 1
+        if str(error) != self._told:
+            self._told = str(error)
+            advice = {"advice": error.advice} if error.advice else {}
+            _log.error(
+                "GitLab's API is of no use now; tried again", extra=self._extra | {"reason": str(error)} | advice
+            )
+
+    @property
+    def _extra(self) -> dict[str, object]:
+        return {"target": str(self.target)}
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until poked; the least between two rounds in any case."""
+        least = min(_LEAST_SECONDS, seconds)
+        await asyncio.sleep(least)
+        try:
+            async with asyncio.timeout(seconds - least):
+                await self._poked.wait()
+        except TimeoutError:
+            return

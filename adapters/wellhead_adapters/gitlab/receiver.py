@@ -1,0 +1,209 @@
+"""Hears GitLab: verifies, delivers, answers. It registers nothing, and knows GitLab's API not at all.
+
+===  =========================================================================================================
+202  delivered (to the sink or the dead-letter sink), or known to have been
+400  no hook event: no ``X-Gitlab-Event``, no JSON
+401  no token of ours, or a signature that is wrong or old
+405  not a POST
+408  the client was slow (the server says it, as 413, 431 and 503 for too much at once)
+413  more than 25 MiB, which is as much as GitLab sends
+422  the sink refused this event, and no dead-letter sink took it: asked again, it would say the same
+503  not delivered in time: GitLab counts it as failed and keeps it in its log, from where it is asked back
+===  =========================================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from wellhead.adapter import Deadline
+from wellhead.errors import DeliveryError, Loss
+from wellhead.http_server import Limits, Request, Response
+
+from .events import Mapped, cloud_event
+from .hook_event import HookEvent, Malformed, key_of, read
+from .recent import Recent
+from .signature import accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from wellhead.adapter import Sink
+    from wellhead.clock import Clock
+    from wellhead.event import CloudEvent
+
+    from .projecturl import Target
+    from .secrets import Secrets
+
+LIMITS: Final = Limits(
+    body_bytes=25 << 20,  # GitLab's own limit (WebHookService::REQUEST_BODY_SIZE_LIMIT)
+    all_bodies_bytes=100 << 20,
+    connections=1000,
+    header_seconds=5,
+    request_seconds=10,  # GitLab gives up after as much
+    idle_seconds=60,
+)
+DELIVERY_SECONDS: Final = 8.0
+"""How long a delivery may take: GitLab waits 10 s."""
+REMEMBERED: Final = 50_000
+_LARGE: Final = 1 << 18  # a body from here on is read in a thread: 25 MiB take the loop for a second
+_TEXT: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
+_ACCEPTED: Final = Response(202)
+_LATE: Final = Response(503, b"not delivered in time\n", _TEXT)
+_UNAUTHORIZED: Final = Response(401, b"no token of this webhook, or a wrong signature\n", _TEXT)
+_NOT_A_POST: Final = Response(405, b"POST only\n", (*_TEXT, (b"allow", b"POST")))
+_REFUSED: Final = Response(422, b"the sink refused this event\n", _TEXT)
+_FOR_GOOD: Final = (Loss.REFUSED, Loss.POISON)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the requests, for metrics."""
+
+    answers: dict[int, int] = field(default_factory=dict)
+    duplicates: int = 0
+    tests: int = 0
+
+    def count(self, response: Response) -> Response:
+        self.answers[response.status] = self.answers.get(response.status, 0) + 1
+        return response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """How hook events become events."""
+
+    source: str = ""
+    """Of all events; "": of the target whose webhook told it."""
+    targets: Sequence[Target] = ()
+    mapped: Mapped = Mapped.KNATIVE
+    extra_attributes: bool = False
+    test_headers: frozenset[str] = frozenset()
+    """What only a test that we asked for can bring, as nobody asked for such events: answered, and not sent."""
+
+    def source_of(self, told: HookEvent) -> str:
+        if self.source or not self.targets:
+            return self.source
+        path = _project_path(told)
+        return next((target.url for target in self.targets if path and target.is_about(path)), self.targets[0].url)
+
+
+class Receiver:
+    """Answers requests, as `HttpServer`'s handler. ``on_trouble`` is called whenever GitLab is told of a failure."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        secrets: Secrets,
+        telling: Telling,
+        *,
+        clock: Clock,
+        on_trouble: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tally = Tally()
+        self._sink = sink
+        self._secrets = secrets
+        self._telling = telling
+        self._clock = clock
+        self._on_trouble = on_trouble
+        self._accepted = Recent(REMEMBERED)
+        self._on_the_way: dict[str, asyncio.Task[Response]] = {}
+        self._anonymous: set[asyncio.Task[Response]] = set()
+
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        """The answer to one request; within 8 s where it is not there at once."""
+        if request.method != "POST":
+            return self.tally.count(_NOT_A_POST)
+        if not self._is_known(request):
+            return self.tally.count(_UNAUTHORIZED)
+        key = key_of(request.header)
+        if key and key in self._accepted:
+            self.tally.duplicates += 1
+            return self.tally.count(_ACCEPTED)
+        return self._deliver(request, key)
+
+    async def drain(self) -> None:
+        """Return once nothing is on its way. Cancelling it leaves the deliveries to the runtime."""
+        while tasks := (*self._on_the_way.values(), *self._anonymous):
+            await asyncio.wait(tasks)
+
+    def _is_known(self, request: Request) -> bool:
+        def verify() -> bool:
+            return accepts(self._secrets.accepted, request.header, request.body, self._clock.now().timestamp())
+
+        # A secret that was changed a moment ago is in the file already.
+        return verify() or (self._secrets.look() and verify())
+
+    async def _deliver(self, request: Request, key: str) -> Response:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DELIVERY_SECONDS
+        try:
+            told = await _read(request)
+            if key and key in self._accepted:  # meanwhile
+                self.tally.duplicates += 1
+                return self.tally.count(_ACCEPTED)
+            going = self._on_the_way.get(key) if key else None
+            if going is None:
+                if told.name in self._telling.test_headers:
+                    self.tally.tests += 1
+                    return self.tally.count(_ACCEPTED)
+                going = self._begin(self._event(told), key, until)
+            else:
+                self.tally.duplicates += 1
+        except Malformed as error:
+            return self.tally.count(Response(400, f"{error}\n".encode(), _TEXT))
+        done, _ = await asyncio.wait((going,), timeout=max(0.0, until - loop.time()))
+        answer = going.result() if done else _LATE
+        if answer is not _ACCEPTED:
+            self._on_trouble()
+        return self.tally.count(answer)
+
+    def _event(self, told: HookEvent) -> CloudEvent:
+        return cloud_event(
+            told,
+            source=self._telling.source_of(told),
+            now=self._clock.now(),
+            mapped=self._telling.mapped,
+            extra_attributes=self._telling.extra_attributes,
+        )
+
+    def _begin(self, event: CloudEvent, key: str, until: float) -> asyncio.Task[Response]:
+        """A task of its own: who asked may hang up, or be told 503; what becomes of the delivery is to be known still."""
+        task = asyncio.get_running_loop().create_task(
+            self._send(event, key, Deadline(until)), name="delivery of a hook event"
+        )
+        if key:
+            self._on_the_way[key] = task
+        else:
+            self._anonymous.add(task)
+            task.add_done_callback(self._anonymous.discard)
+        return task
+
+    async def _send(self, event: CloudEvent, key: str, deadline: Deadline) -> Response:
+        try:
+            await self._sink.send(event, deadline=deadline)
+        except DeliveryError as error:
+            return _REFUSED if error.loss in _FOR_GOOD and error.accounted else _LATE
+        finally:
+            self._on_the_way.pop(key, None)
+        if key:
+            self._accepted.add(key)
+        return _ACCEPTED
+
+
+async def _read(request: Request) -> HookEvent:
+    if len(request.body) < _LARGE:
+        return read(request.header, request.body)
+    return await asyncio.to_thread(read, request.header, request.body)
+
+
+def _project_path(told: HookEvent) -> str:
+    """``group/project``, where the payload says it."""
+    project = told.payload.get("project")
+    path = (
+        project.get("path_with_namespace") if isinstance(project, Mapping) else told.payload.get("path_with_namespace")
+    )
+    return path if isinstance(path, str) else ""
