@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from .missed import MOST_TRIES, Attempt, Gap, attempts, last_attempt, missed
 from .trouble import ApiError, wait_after
-from .webhooks import Alert, Create, Enable, Remove, Update, may_remove, ours, plan, unsupported, webhooks
+from .webhooks import Alert, Create, Enable, Remove, Update, is_surplus, may_remove, ours, plan, unsupported, webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +190,9 @@ class Keeper:
         elif isinstance(step, Enable):
             await self._enable(step, where)
         elif isinstance(step, Remove):
+            # Looked at once more: somebody may have removed the one that stays, and the last is never removed.
+            if not is_surplus(step.id, ours(wanted.url, await self._listed(where))):
+                return
             await self._api.remove(where, step.id)
             _log.warning("a second webhook of ours was removed", extra=self._extra | {"webhook": step.id})
 

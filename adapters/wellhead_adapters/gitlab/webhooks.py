@@ -130,6 +130,11 @@ def ours(url: str, existing: Iterable[Webhook]) -> list[Webhook]:
     return sorted((webhook for webhook in existing if is_same_url(webhook.url, url)), key=lambda webhook: webhook.id)
 
 
+def is_surplus(number: int, own: list[Webhook]) -> bool:
+    """Whether it may go: one of ours with a lower id stays. To be asked of a list made just before."""
+    return any(webhook.id < number for webhook in own)
+
+
 def may_remove(webhook: Webhook, owner: str) -> bool:
     """Whether the process ``owner``, which ends, is the last that wrote it: a newer one would need it."""
     return webhook.owner == owner
