@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wellhead.clock import Clock
 
     from .hook_api import HookApi, Where
+    from .missed import Missed
     from .projecturl import Target
     from .secrets import Secrets
     from .webhooks import Step, Wanted, Webhook
@@ -28,7 +30,8 @@ _ROUNDS: Final = 6  # of listing and mending, until nothing is left to mend
 _LEAST_SECONDS: Final = 15.0  # between rounds: GitLab takes five tests and five resends a minute
 _SETTLE_SECONDS: Final = 10.0  # after a change it is looked at again: another replica may have changed it as well
 _RESEND_LIMIT_SECONDS: Final = 60.0
-_LOG_PAGES: Final = 100
+_LOG_PAGES: Final = 200
+_ROUNDS_LEFT_TO_OTHERS: Final = 5
 _LOG_PAGE: Final = 20
 _CLEAN_UP_SECONDS: Final = 10.0
 
@@ -85,6 +88,8 @@ class Keeper:
         self._given_up: set[str] = set()
         self._log_is_there = True
         self._next_trigger = 0
+        self._missed: deque[Missed] = deque()
+        self._rounds_left_to_others = 0
         self._doubted = 0  # the entry of the log for which the secret was put once more
 
     def poke(self) -> None:
@@ -241,19 +246,42 @@ class Keeper:
 
     async def _ask_back(self, where: Where, webhook: Webhook) -> float:
         """Ask for what was missed, the oldest first, until one fails. How many seconds to wait."""
-        log = await self._unsettled(where, webhook)
-        wanted = [one for one in missed(log, webhook.url) if self._is_worth_it(one.key, one.tries)]
-        self._settled = min((one.id for one in wanted), default=max((one.id for one in log), default=0) + 1) - 1
-        if self._is_secret_wrong(log, webhook):
-            return _LEAST_SECONDS
-        for one in wanted:
-            status = await self._api.resend(where, webhook.id, one.id)
+        if not self._missed:
+            log = await self._unsettled(where, webhook)
+            self._missed = deque(one for one in missed(log, webhook.url) if self._is_worth_it(one.key, one.tries))
+            self._settled = min((one.id for one in self._missed), default=max((one.id for one in log), default=0) + 1) - 1
+            if self._is_secret_wrong(log, webhook):
+                self._missed.clear()
+                return _LEAST_SECONDS
+        if not self._missed or not self._is_ours_to_ask(webhook):
+            return self._interval
+        return await self._ask_for_all(where, webhook)
+
+    async def _ask_for_all(self, where: Where, webhook: Webhook) -> float:
+        number = 0
+        while self._missed:
+            status = await self._api.resend(where, webhook.id, self._missed[0].id)
             if not Attempt(id=0, key="", status=status).accepted:
-                return _LEAST_SECONDS  # the sink is still away: each failure counts towards disabling the webhook
+                self._missed.rotate(-1)  # so that one that is never accepted holds up no other
+                return _LEAST_SECONDS  # most likely the sink is away: each failure counts towards disabling the webhook
+            self._missed.popleft()
+            number += 1
             self.facts.recovered += 1
-        if wanted:
-            _log.info("hook events that were missed were asked back", extra=self._extra | {"events": len(wanted)})
+        _log.info("hook events that were missed were asked back", extra=self._extra | {"events": number})
         return self._interval
+
+    def _is_ours_to_ask(self, webhook: Webhook) -> bool:
+        """Whether it is for this process to ask: for the one that wrote the webhook last, as two would ask for the same.
+
+        That one may be dead: after some rounds in which it did nothing, another goes on.
+        """
+        if webhook.owner in (None, self._wanted().owner):
+            return True
+        self._rounds_left_to_others += 1
+        if self._rounds_left_to_others < _ROUNDS_LEFT_TO_OTHERS:
+            self._missed.clear()  # read again the next time: the other may have asked
+            return False
+        return True
 
     def _is_secret_wrong(self, log: list[Attempt], webhook: Webhook) -> bool:
         """Whether we answered 401 to what GitLab sent last: somebody gave the webhook another secret, which no list tells."""
@@ -271,6 +299,8 @@ class Keeper:
             log += attempts(listed)
             if len(listed) < _LOG_PAGE or min((one.id for one in log), default=0) <= self._settled:
                 break
+        else:
+            _log.warning("GitLab's log of hook events is longer than is read; older ones are not asked back", extra=self._extra)
         return [one for one in log if one.id > self._settled]
 
     def _is_worth_it(self, key: str, tries: int) -> bool:
@@ -297,6 +327,7 @@ class Keeper:
         since, self._seen = self._disabled_since or self._seen, None
         self._disabled_since = None
         self._settled = 0
+        self._missed.clear()
         if since is not None:
             self._gap(since)
 

@@ -45,5 +45,5 @@ def wait_after(error: ApiError, failures: int, interval: float) -> float:
     if error.retry_after is not None:
         return min(max(error.retry_after, 1.0), LONGEST_WAIT)
     if error.status in (401, 403, 404, 429):
-        return min(interval * (1 << min(failures - 1, 3)), LONGEST_WAIT)
+        return min(interval * (1 << min(failures - 1, 2)), LONGEST_WAIT)
     return min(5.0 * (1 << min(failures - 1, 10)), interval)

@@ -1,0 +1,382 @@
+"""One webhook whatever happens, and nothing lost that GitLab tried: our registrar and receiver in a simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests.gitlab.faults import LOST_AFTER, LOST_BEFORE, answered, html, late, too_many_requests
+from tests.gitlab.replies import message
+from tests.gitlab.settings import Settings
+from tests.gitlab_world import HOOK_URL, INTERVAL, World
+
+from wellhead_adapters.gitlab.kinds import FLAGS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.gitlab.hooks import Hook
+
+MINUTE: Final = INTERVAL.total_seconds()
+HISTORIES: Final = int(os.environ.get("WELLHEAD_GITLAB_HISTORIES", "30"))
+"""1,000 is the soak."""
+
+pytestmark = pytest.mark.looptime
+
+
+@asynccontextmanager
+async def world(folder: Path, settings: Settings | None = None, **config: object) -> AsyncIterator[World]:
+    it = World(folder, settings, **config)
+    try:
+        yield it
+    finally:
+        await it.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """A day of the simulated clock at most."""
+    for _ in range(24 * 60):
+        if condition():
+            return
+        await asyncio.sleep(MINUTE)
+
+
+def is_right(it: World, hook: Hook) -> bool:
+    flags = {flag: hook.values.get(flag) for flag in FLAGS if flag in hook.values}
+    return (
+        {flag for flag, on in flags.items() if on} == {"push_events", "note_events"}
+        and hook.values["enable_ssl_verification"] is True
+        and hook.token == it.secret
+        and it.gitlab.executable(hook)
+    )
+
+
+async def test_at_the_start_one_webhook_is_made_with_every_flag_said(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        await it.start().registrar.looked()
+        (hook,) = it.webhooks
+        assert is_right(it, hook)
+        await it.push()
+        assert len(it.sink.events) == 1
+
+
+async def test_one_of_ours_that_is_there_is_taken_over(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        it.gitlab.create_hook(it.project, {"url": HOOK_URL, "token": "other", "issues_events": True})
+        other = it.gitlab.create_hook(it.project, {"url": "http://else.where/"})
+        await it.start().registrar.looked()
+        (hook,) = it.webhooks
+        assert is_right(it, hook)
+        assert it.gitlab.hooks[other.id].values["push_events"] is True
+
+
+async def test_two_replicas_that_start_at_once_end_with_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replicas = [it.start(), it.start()]
+        for replica in replicas:
+            await replica.registrar.looked()
+        await asyncio.sleep(MINUTE)
+        (hook,) = it.webhooks
+        assert is_right(it, hook)
+
+
+@pytest.mark.parametrize("change", [{"push_events": False}, {"issues_events": True}, {"enable_ssl_verification": False}])
+async def test_what_hands_changed_is_put_right_within_an_interval(tmp_path: Path, change: dict[str, object]) -> None:
+    async with world(tmp_path) as it:
+        await it.start().registrar.looked()
+        await asyncio.sleep(MINUTE)
+        it.gitlab.update_hook(it.webhooks[0], change)
+        await asyncio.sleep(MINUTE + 1)
+        assert is_right(it, it.webhooks[0])
+
+
+async def test_a_secret_that_hands_changed_is_put_right_and_what_it_cost_asked_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        await it.start().registrar.looked()
+        it.gitlab.update_hook(it.webhooks[0], {"token": "by hand"})
+        (key,) = await it.push()
+        assert it.sink.events == []
+        await asyncio.sleep(2 * MINUTE)
+        assert is_right(it, it.webhooks[0])
+        assert it.sink.ids == [key]
+
+
+async def test_a_secret_is_rotated_without_refusing_anything(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        keys: list[str] = []
+        it.rotate("second")
+        for _ in range(12):
+            keys += await it.push()
+            await asyncio.sleep(10)
+        assert it.webhooks[0].token == "second"
+        assert it.sink.ids == keys
+        assert replica.receiver.tally.answers == {202: 12}
+        it.gitlab.update_hook(it.webhooks[0], {"token": "first"})
+        await it.push()
+        assert replica.receiver.tally.answers[401] == 1, "the old one is over"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        LOST_BEFORE,
+        LOST_AFTER,
+        late(60),
+        answered(html(502, "Bad Gateway")),
+        answered(html(200, "Sign in")),
+        answered(message(401, "401 Unauthorized")),
+        answered(message(403, "403 Forbidden")),
+        answered(message(404, "404 Project Not Found")),
+        answered(message(422, "Invalid url given")),
+        answered(too_many_requests()),
+        answered(too_many_requests(())),
+    ],
+    ids=lambda fault: str(fault.reply.status if fault.reply else fault)[:40],
+)
+async def test_an_api_in_trouble_is_told_and_tried_again(
+    tmp_path: Path, fault: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with world(tmp_path) as it:
+        replica = it.start()
+        replica.line.faults.then(*[fault] * 3)  # type: ignore[list-item]  # a fault
+        await replica.registrar.looked()
+        assert "GitLab's API is of no use now" in caplog.text
+        assert "glpat" not in caplog.text
+        await asyncio.sleep(9 * MINUTE)
+        (hook,) = it.webhooks
+        assert is_right(it, hook)
+        assert "GitLab's API answers again" in caplog.text
+
+
+async def test_a_project_that_was_renamed_keeps_its_webhook(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        await it.start().registrar.looked()
+        it.gitlab.namespaces.rename(it.project, "acme/hammer")
+        it.gitlab.update_hook(it.webhooks[0], {"push_events": False})
+        await asyncio.sleep(MINUTE + 1)
+        assert is_right(it, it.webhooks[0])
+
+
+async def test_a_gitlab_under_a_path_is_found(tmp_path: Path) -> None:
+    settings = Settings(external_url="http://example.com/tools/gitlab")
+    async with world(tmp_path, settings) as it:
+        await it.start().registrar.looked()
+        assert is_right(it, it.webhooks[0])
+
+
+async def test_signing_tokens_are_registered_and_verified(tmp_path: Path) -> None:
+    token = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+    async with world(tmp_path, signing_tokens=(token,)) as it:
+        await it.start().registrar.looked()
+        keys = await it.push()
+        assert it.webhooks[0].signing_token == token
+        assert it.sink.ids == keys
+
+
+async def test_a_disabled_webhook_is_enabled_and_the_gap_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(MINUTE)
+        it.disable(it.webhooks[0])
+        assert await it.push() == []
+        await asyncio.sleep(2 * MINUTE)
+        assert is_right(it, it.webhooks[0])
+        facts = replica.registrar.keepers[0].facts
+        assert facts.gaps == 1
+        assert "GitLab told nothing in this time" in caplog.text
+        assert it.sink.events == [], "the sample of the test is no occurrence"
+        assert replica.receiver.tally.tests == 1
+
+
+async def test_where_every_kind_is_asked_for_a_webhook_disabled_for_good_is_made_anew(tmp_path: Path) -> None:
+    async with world(tmp_path, event_types=FLAGS) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(MINUTE)
+        before = it.webhooks[0].id
+        it.disable(it.webhooks[0])
+        await asyncio.sleep(2 * MINUTE)
+        (hook,) = it.webhooks
+        assert hook.id != before
+        assert it.gitlab.executable(hook)
+        assert it.sink.events == []
+        assert replica.registrar.keepers[0].facts.gaps == 1
+
+
+async def test_one_that_was_removed_is_made_again_and_the_gap_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(MINUTE)
+        it.gitlab.delete_hook(it.webhooks[0])
+        await asyncio.sleep(MINUTE + 1)
+        assert is_right(it, it.webhooks[0])
+        assert 0 < replica.registrar.keepers[0].facts.gap_seconds <= MINUTE + 15
+
+
+async def test_an_old_gitlab_without_a_log_is_kept_all_the_same(tmp_path: Path) -> None:
+    async with world(tmp_path, Settings(version=(16, 11))) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(3 * MINUTE)
+        assert is_right(it, it.webhooks[0])
+        assert replica.registrar.keepers[0].facts.failures == 0
+
+
+# --- cleaning up ---
+
+
+async def test_the_webhook_is_removed_at_the_end_where_that_is_asked(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await replica.stop(clean_up=True)
+        assert it.webhooks == []
+
+
+async def test_cleaning_up_leaves_what_a_newer_process_has_written(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        old = it.start()
+        await old.registrar.looked()
+        await asyncio.sleep(5)
+        new = it.start()
+        await new.registrar.looked()
+        await old.stop(clean_up=True)
+        assert len(it.webhooks) == 1
+
+
+async def test_cleaning_up_what_is_gone_already_or_not_ours_to_see_neither_fails_nor_hangs(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        it.gitlab.delete_hook(it.webhooks[0])
+        assert await replica.registrar.clean_up(None)
+        del it.gitlab.tokens["glpat-maintainer"]
+        assert not await replica.registrar.clean_up(None)
+        replica.line.faults.whenever(lambda _: late(3600))
+        assert not await replica.registrar.clean_up(None)
+
+
+# --- histories ---
+
+
+async def live(it: World, chance: random.Random) -> None:
+    """A dozen things that happen, one after another, some of them at once."""
+    for number in range(chance.randint(4, 12)):
+        what = chance.choice(
+            ("start", "start", "crash", "crash", "stop", "clean up", "delete", "second", "edit", "secret", "disable", "rotate", "trouble", "wait")
+        )
+        running = [replica for replica in it.replicas if replica.runs]
+        one = chance.choice(running) if running else None
+        hook = chance.choice(it.webhooks) if it.webhooks else None
+        if what == "start" and len(running) < 3:
+            started = it.start()
+            if chance.random() < 0.5:
+                started.crash = (chance.randint(1, 8), chance.random() < 0.5)
+        elif what == "crash" and one is not None:
+            one.crash = (one.calls + chance.randint(1, 5), chance.random() < 0.5)
+        elif what in ("stop", "clean up") and one is not None:
+            await one.stop(clean_up=what == "clean up")
+        elif what == "trouble" and one is not None:
+            one.line.faults.then(*chance.choices((LOST_BEFORE, LOST_AFTER, late(20), None), k=3))
+        elif what == "delete" and hook is not None:
+            it.gitlab.delete_hook(hook)
+        elif what == "second":
+            it.gitlab.create_hook(it.project, {"url": HOOK_URL})
+        elif what == "edit" and hook is not None:
+            it.gitlab.update_hook(hook, {chance.choice(("push_events", "issues_events")): chance.random() < 0.5})
+        elif what == "secret" and hook is not None:
+            it.gitlab.update_hook(hook, {"token": "by hand"})
+        elif what == "disable" and hook is not None:
+            it.disable(hook)
+        elif what == "rotate":
+            it.rotate(f"secret {number}")
+        await asyncio.sleep(chance.choice((0, 0.005, 0.03, 1, 20, 90)))
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+async def test_every_history_ends_with_one_right_webhook_and_after_cleaning_up_with_none(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    async with world(tmp_path) as it:
+        other = it.gitlab.create_hook(it.project, {"url": "http://else.where/"})
+        await live(it, chance)
+        for replica in it.replicas:
+            replica.crash = None
+            replica.line.faults.clear()
+        last = it.start()  # a pod that crashed is started again
+        await last.registrar.looked()
+        await it.push()  # a secret that hands changed shows at the first hook event
+        await asyncio.sleep(MINUTE + 60)
+        (hook,) = it.webhooks
+        assert is_right(it, hook)
+        assert other.id in it.gitlab.hooks
+        for replica in tuple(it.replicas):
+            await replica.stop(clean_up=replica is last)
+        assert await last.registrar.clean_up(None)
+        assert it.webhooks == []
+
+
+# --- no loss ---
+
+
+async def test_all_that_gitlab_tried_while_the_sink_was_down_is_there_afterwards_each_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(MINUTE)
+        it.sink.up = False
+        fired = 0
+        for _ in range(100):  # ten minutes
+            await it.push(5)
+            fired += 5
+            await asyncio.sleep(6)
+        it.sink.up = True
+        tried = {entry.idempotency_key for entry in it.gitlab.log if entry.trigger == "push_hooks"}
+        await until(lambda: set(it.sink.ids) == tried)
+        await asyncio.sleep(5 * MINUTE)
+        assert set(it.sink.ids) == tried
+        assert len(it.sink.ids) == len(tried), "each once"
+        assert 0 < len(tried) < fired, "GitLab disabled the webhook on the way"
+        facts = replica.registrar.keepers[0].facts
+        assert facts.gaps > 0
+        assert facts.last_gap is not None
+        assert facts.gap_seconds > 0
+        assert "GitLab told nothing in this time" in caplog.text
+        assert is_right(it, it.webhooks[0])
+
+
+async def test_a_gitlab_that_disables_nothing_has_all_asked_back(tmp_path: Path) -> None:
+    settings = Settings(auto_disabling=False)
+    async with world(tmp_path, settings) as it:
+        await it.start().registrar.looked()
+        it.sink.up = False
+        keys: list[str] = []
+        for _ in range(100 if HISTORIES >= 1000 else 12):
+            keys += await it.push(5)
+            await asyncio.sleep(6)
+        it.sink.up = True
+        await until(lambda: set(it.sink.ids) == set(keys))
+        assert sorted(it.sink.ids) == sorted(keys)
+
+
+async def test_what_was_tried_while_no_pod_ran_is_asked_back_by_the_next(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await replica.stop()
+        keys = await it.push(3)
+        await it.start().registrar.looked()
+        await asyncio.sleep(2 * MINUTE)
+        assert sorted(it.sink.ids) == sorted(keys)
