@@ -145,6 +145,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "apiserver",
                 "heartbeat",
+                "gitlab",
                 "kafka",
                 "ping",
                 "doctor",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tests.gitlab_requests import TOKEN, hook_request
 from tests.kafka_fake import FakeKafka
 
 from wellhead.testing import AdapterLaws
+from wellhead_adapters.gitlab.adapter import Gitlab
+from wellhead_adapters.gitlab.config import GitlabConfig
 from wellhead_adapters.heartbeat.adapter import Heartbeat
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
 from wellhead_adapters.kafka.adapter import Kafka
@@ -101,11 +105,65 @@ class KafkaDriver:
         self._kafka.produce("t", *[b"x"] * number)
 
 
+class GitlabDriver:
+    adapter_class = Gitlab
+    kind = "gitlab"
+    broken = {  # noqa: RUF012 - a constant of this driver
+        "K_SINK": "ftp://user:hunter2@example.com",
+        "GITLAB_PROJECT_URL": "git@gitlab.example.com:g/p.git",
+        "GITLAB_GROUP_URL": "https://me:hunter4@gitlab.example.com/g",
+        "GITLAB_EVENT_TYPES": "pushes",
+        "GITLAB_HOOK_URL": "nowhere",
+        "GITLAB_SECRET_TOKEN": " hunter5",
+        "GITLAB_SIGNING_TOKEN": "whsec_hunter6",
+        "GITLAB_ACCESS_TOKEN": "hunter7\n",
+        "GITLAB_INTERVAL": "1s",
+        "GITLAB_CLEANUP": "sometimes",
+        "GITLAB_MAPPING": "mine",
+        "PORT": "many",
+        "DEAD_LETTER_SINK": "http://me:hunter3@example.com",
+    }
+    secrets = ("hunter2", "hunter3", "hunter4", "hunter5", "hunter6", "hunter7")
+
+    def __init__(self) -> None:
+        self._adapter: Gitlab | None = None
+        self._number = 0
+        self._posts: set[asyncio.Task[None]] = set()
+
+    def adapter(self) -> Adapter:
+        config = GitlabConfig(project_urls=("https://gitlab.example.com/g/p",), secret_token=TOKEN, port=0)
+        self._adapter = Gitlab(config)
+        return self._adapter
+
+    async def occur(self, number: int) -> None:
+        """GitLab waits for the answer, which comes when the event was delivered: whoever makes it occur does not."""
+        for _ in range(number):
+            self._number += 1
+            post = asyncio.create_task(self._post(str(self._number)), name="recording sink: GitLab's request")
+            self._posts.add(post)
+            post.add_done_callback(self._posts.discard)
+
+    async def _post(self, key: str) -> None:
+        assert self._adapter is not None
+        assert self._adapter.bound is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._adapter.bound[1])
+        request = hook_request(key=key)
+        head = b"".join(b"%b: %b\r\n" % header for header in request.headers)
+        length = len(request.body)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (head, length) + request.body)
+        await reader.readline()
+        writer.close()
+
+
 class FastClock:
     """A wall clock that goes fifty times as fast as the loop's, so that a second's schedule ticks each 20 ms."""
 
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + 50 * timedelta(seconds=time.monotonic() % 1e6)
+
+
+class TestGitlabKeepsTheLaws(AdapterLaws):
+    driver = GitlabDriver()
 
 
 class TestPingKeepsTheLaws(AdapterLaws):

@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "completion":
         return _completion(rest)
     kinds, further = adapters(), _commands()
+    if rest and f"{command} {rest[0]}" in further:  # what an adapter does beside running, as "gitlab cleanup"
+        return further[f"{command} {rest[0]}"]().main(rest[1:])
     if command in further:
         return further[command]().main(rest)
     if command not in kinds:
@@ -82,7 +84,8 @@ def adapters() -> dict[str, run.LoadAdapter]:
 class Command(Protocol):
     """What the entry point group ``wellhead.commands`` names: a command that an adapter adds beside itself.
 
-    Its docstring is its help, the first line in the overview.
+    Its docstring is its help, the first line in the overview. A name of two words, ``gitlab cleanup``, is a command of
+    that adapter.
     """
 
     def flags(self) -> Sequence[Setting[object]]:
@@ -112,10 +115,10 @@ def overview() -> str:
             "  SINK=http://localhost:8080 wellhead SOURCE [flags]    any source, to any sink",
             "",
             "Sources:",
-            *(f"  {name:<14}{about}" for name, about in rows),
+            *(f"  {name:<16}{about}" for name, about in rows),
             "",
             "Commands:",
-            *(f"  {name:<14}{about}" for name, about in commands.items()),
+            *(f"  {name:<16}{about}" for name, about in commands.items()),
             "",
             "wellhead SOURCE --help lists its flags, and the environment variable beside each.",
             "Exit codes: 0 done, 1 failed, 2 wrong configuration, 3 ended with events undelivered.",
@@ -145,7 +148,7 @@ def _completion(arguments: Sequence[str]) -> int:
         return Exit.CONFIG
     commands: list[tuple[str, Sequence[Setting[object]]]] = [
         *((name, _flags(load)) for name, load in adapters().items()),
-        *((name, load().flags()) for name, load in _commands().items()),
+        *((name, load().flags()) for name, load in _commands().items() if " " not in name),
         ("demo", demo.flags()),
         ("display", display.flags()),
         ("run", run.flags()),
