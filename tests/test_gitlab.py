@@ -1,0 +1,319 @@
+"""The GitLab source as a program: its settings, GitLabSource documents, and the whole of it against GitLab over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests.gitlab.faults import late
+from tests.gitlab.instance import GitLab as Instance
+from tests.gitlab.namespaces import Role
+from tests.gitlab.sender import HttpSender, perform_all
+from tests.gitlab.server import GitLabServer
+from tests.gitlab_requests import TOKEN
+
+from wellhead.clock import SystemClock
+from wellhead.env import Collector, read
+from wellhead.errors import ConfigError
+from wellhead.manifest import documents
+from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
+from wellhead.testing import RecordingSink, running
+from wellhead_adapters.gitlab.adapter import Gitlab
+from wellhead_adapters.gitlab.api import api_of
+from wellhead_adapters.gitlab.cleanup import CleanUp
+from wellhead_adapters.gitlab.config import Cleanup, GitlabConfig
+from wellhead_adapters.gitlab.events import Mapped
+from wellhead_adapters.gitlab.kinds import FLAGS, Scope
+from wellhead_adapters.gitlab.manifest import from_manifest
+from wellhead_adapters.gitlab.projecturl import target
+from wellhead_adapters.gitlab.trouble import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ACCESS: Final = "glpat-hunter2"
+PROJECT: Final = "https://gitlab.example.com/g/p"
+# What Knative's controller puts into the receive adapter's container (contract/sources.md, B4).
+KNATIVE: Final = {
+    "GITLAB_SECRET_TOKEN": TOKEN,
+    "GITLAB_EVENT_SOURCE": PROJECT,
+    "K_SINK": "http://broker-ingress.knative-eventing.svc.cluster.local/default/default",
+    "NAMESPACE": "default",
+    "PORT": "8080",
+    "METRICS_DOMAIN": "knative.dev/eventing",
+    "METRICS_PROMETHEUS_PORT": "9092",
+    "K_LOGGING_CONFIG": "{}",
+    "K_KLOG_VERBOSITY": "0",
+    "K_OBSERVABILITY_CONFIG": "{}",
+}
+STANDALONE: Final = {
+    "GITLAB_PROJECT_URL": PROJECT,
+    "GITLAB_EVENT_TYPES": "push_events, issues_events",
+    "GITLAB_HOOK_URL": "https://hooks.example.com/",
+    "GITLAB_ACCESS_TOKEN": ACCESS,
+    "GITLAB_SECRET_TOKEN": TOKEN,
+}
+
+
+def test_knatives_controllers_environment_makes_a_receiver_that_registers_nothing() -> None:
+    collector = Collector(KNATIVE)
+    config = collector.read(GitlabConfig)
+    for common in (SinkSettings, DeliverySettings, ProcessSettings):
+        collector.read(common)
+    assert (collector.problems, collector.warnings) == ([], [])
+    assert config is not None
+    assert not config.registers
+    assert (config.event_source, config.port, config.secret_token) == (PROJECT, 8080, TOKEN)
+
+
+def test_standalone_it_registers_what_is_asked_for() -> None:
+    config = read(GitlabConfig, STANDALONE)
+    assert config.registers
+    assert config.event_types == ("push_events", "issues_events")
+    assert [one.url for one in config.targets] == [PROJECT]
+    assert (config.cleanup, config.mapped, config.resend) == (Cleanup.NEVER, Mapped.KNATIVE, True)
+    assert read(GitlabConfig, {**STANDALONE, "GITLAB_EVENT_TYPES": "all"}).event_types == FLAGS
+
+
+def test_several_projects_groups_and_a_whole_instance_may_be_asked_for() -> None:
+    more = {
+        "GITLAB_PROJECT_URL": f"{PROJECT} https://gitlab.example.com/g/q",
+        "GITLAB_GROUP_URL": "https://gitlab.example.com/groups/other",
+        "GITLAB_SYSTEM_URL": "https://gitlab.example.com",
+    }
+    scopes = [one.scope for one in read(GitlabConfig, {**STANDALONE, **more}).targets]
+    assert scopes == [Scope.PROJECT, Scope.PROJECT, Scope.GROUP, Scope.SYSTEM]
+
+
+def test_no_secret_is_in_the_repr_of_a_configuration() -> None:
+    config = read(GitlabConfig, {**STANDALONE, "GITLAB_HOOK_URL": "https://me:hunter9@hooks.example.com/"} | {"GITLAB_HOOK_URL": "https://hooks.example.com/?t=hunter9"})
+    assert not any(secret in repr(config) for secret in (ACCESS, TOKEN, "hunter9"))
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        ({"GITLAB_SECRET_TOKEN": ""}, "GITLAB_SECRET_TOKEN", "anyone could send events"),
+        ({"GITLAB_ACCESS_TOKEN": ""}, "GITLAB_ACCESS_TOKEN", "is not set"),
+        ({"GITLAB_EVENT_TYPES": ""}, "GITLAB_EVENT_TYPES", "is not set"),
+        ({"GITLAB_EVENT_TYPES": "push"}, "GITLAB_EVENT_TYPES", "names no kind of event by 'push'"),
+        ({"GITLAB_PROJECT_URL": ""}, "GITLAB_PROJECT_URL", "is not set"),
+        ({"GITLAB_PROJECT_URL": "https://gitlab.com"}, "GITLAB_PROJECT_URL", "names no project"),
+        ({"GITLAB_URL": "https://else.where"}, "GITLAB_PROJECT_URL", "is not on the GitLab"),
+        ({"GITLAB_EVENT_SOURCE": "not a uri"}, "GITLAB_EVENT_SOURCE", "is not a URI-reference"),
+        ({"GITLAB_INTERVAL": "5s"}, "GITLAB_INTERVAL", "is not between"),
+        ({"GITLAB_HOOK_URL": "hooks.example.com"}, "GITLAB_HOOK_URL", "is not an absolute"),
+        ({"GITLAB_SIGNING_TOKEN": "x"}, "GITLAB_SIGNING_TOKEN", "is not a signing token"),
+        ({"PORT": "9000", "HEALTH_PORT": "9000"}, "PORT", "is the port of the probes too"),
+        ({"PORT": "8081"}, "PORT", "is the port of the probes too"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_name_and_rule(change: dict[str, str], where: str, what: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        read(GitlabConfig, {**STANDALONE, **change})
+    assert any(where in problem.where and what in problem.what for problem in told.value.problems), told.value
+
+
+def test_an_empty_secret_is_taken_where_that_is_asked_for() -> None:
+    assert read(GitlabConfig, {**KNATIVE, "GITLAB_SECRET_TOKEN": "", "GITLAB_ALLOW_ANYONE": "true"}).allow_anyone
+
+
+# --- GitLabSource documents ---
+
+SOURCE: Final = """
+apiVersion: sources.knative.dev/v1alpha1
+kind: GitLabSource
+metadata: {name: sample}
+spec:
+  projectUrl: https://gitlab.example.com/g/p
+  eventTypes: [push_events, deployment_events]
+  accessToken: {secretKeyRef: {name: tokens, key: accessToken}}
+  secretToken: {secretKeyRef: {name: tokens, key: secretToken}}
+  sink: {ref: {apiVersion: v1, kind: Service, name: display}}
+"""
+TOKENS: Final = f"""
+apiVersion: v1
+kind: Secret
+metadata: {{name: tokens}}
+stringData: {{accessToken: {ACCESS}}}
+data: {{secretToken: {base64.b64encode(f"{TOKEN}{chr(10)}".encode()).decode()}}}
+"""
+
+
+def configured(text: str, environment: dict[str, str] | None = None) -> GitlabConfig:
+    found, problems = documents(text, "file")
+    assert problems == []
+    (source,) = (document for document in found if document.kind == "GitLabSource")
+    return from_manifest(source, found, environment)
+
+
+def test_a_document_takes_its_secrets_from_the_same_file_and_registers_where_a_hook_url_is_given() -> None:
+    config = configured(f"{SOURCE}---{TOKENS}", {"GITLAB_HOOK_URL": "https://hooks.example.com/"})
+    assert (config.access_token, config.secret_token) == (ACCESS, TOKEN)
+    assert (config.project_urls, config.event_types) == ((PROJECT,), ("push_events", "deployment_events"))
+    assert config.hook_ssl_verify is False, "the CRD's default"
+    assert config.registers
+    assert not configured(f"{SOURCE}---{TOKENS}").registers
+
+
+def test_a_document_without_its_secret_takes_the_environments() -> None:
+    config = configured(SOURCE, {"GITLAB_ACCESS_TOKEN": "a", "GITLAB_SECRET_TOKEN": "b"})
+    assert (config.access_token, config.secret_token) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path", "what"),
+    [
+        ("projectUrl: https://gitlab.example.com/g/p", "x: y", "spec.projectUrl", "missing field"),
+        ("projectUrl: https://gitlab.example.com/g/p", "projectUrl: https://gitlab.example.com", "spec.projectUrl", "names no project"),
+        ("[push_events, deployment_events]", "[]", "spec.eventTypes", "missing field"),
+        ("[push_events, deployment_events]", "push_events", "spec.eventTypes", "is not a list"),
+        ("[push_events, deployment_events]", "[pushes]", "spec.eventTypes", "names no kind of event by 'pushes'"),
+        ("{name: tokens, key: secretToken}", "{name: tokens, key: other}", "spec.secretToken.secretKeyRef.key", "is not in Secret tokens"),
+        ("{name: tokens, key: secretToken}", "{name: others, key: x}", "spec.secretToken.secretKeyRef", "is not among these documents"),
+        ("{name: tokens, key: secretToken}", "{name: tokens}", "spec.secretToken.secretKeyRef", "needs name and key"),
+        ("accessToken: {secretKeyRef", "sslverify: maybe\n  accessToken: {secretKeyRef", "spec.sslverify", "is not true or false"),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_told_by_path(before: str, after: str, path: str, what: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        configured(f"{SOURCE.replace(before, after)}---{TOKENS}")
+    assert [what in problem.what for problem in told.value.problems if problem.where == path] == [True], told.value
+    assert ACCESS not in str(told.value)
+
+
+# --- the whole of it, over HTTP ---
+
+
+class Place:
+    """A GitLab with a project, served over HTTP, and a configuration that leads to it."""
+
+    def __init__(self, server: GitLabServer, instance: Instance) -> None:
+        self.server = server
+        self.instance = instance
+        user = instance.add_user("maintainer")
+        instance.add_token(user, ACCESS)
+        self.project = instance.add_project("g/p", maintainer=user)
+        instance.namespaces.let(user, Role.OWNER, self.project)
+
+    def settings(self, port: int, **more: str) -> dict[str, str]:
+        return {
+            **STANDALONE,
+            "GITLAB_PROJECT_URL": f"{self.server.url}/g/p",
+            "GITLAB_HOOK_URL": f"http://127.0.0.1:{port}/",
+            "PORT": str(port),
+            "ADDRESS": "127.0.0.1",
+            **more,
+        }
+
+
+@asynccontextmanager
+async def place() -> AsyncIterator[Place]:
+    instance = Instance(SystemClock())
+    async with GitLabServer(instance) as server:
+        yield Place(server, instance)
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+async def test_it_registers_receives_and_removes_its_webhook(free_port: int) -> None:
+    async with place() as there, RecordingSink() as sink:
+        adapter = Gitlab(read(GitlabConfig, there.settings(free_port, GITLAB_CLEANUP="on-exit")))
+        async with running(adapter, sink.url) as it:
+            await it.ready()
+            (hook,) = there.instance.hooks_of(there.project)
+            assert hook.token == TOKEN
+            body = b'{"object_kind": "push",   "ref":"refs/heads/main"}'
+            fired = there.instance.fire(there.project, "push_hooks", body)
+            await perform_all(there.instance, fired, HttpSender())
+            assert [(event.data, event.id) for event in sink.events] == [(body, fired[0].idempotency_key)]
+            text = {metric.name: metric.samples for metric in adapter.metrics()}
+            assert text["wellhead_gitlab_webhook_up"][0][2] == 1
+            await it.stop()
+        assert there.instance.hooks_of(there.project) == []
+
+
+async def test_a_gitlab_that_does_not_answer_holds_up_neither_receiving_nor_the_end(free_port: int) -> None:
+    async with place() as there, RecordingSink() as sink:
+        there.server.faults.whenever(lambda _: late(3600))
+        settings = there.settings(free_port, GITLAB_API_TIMEOUT="50ms", GITLAB_CLEANUP="on-exit")
+        async with running(Gitlab(read(GitlabConfig, settings)), sink.url) as it:
+            await it.ready(5)
+            async with asyncio.timeout(5):
+                await it.stop()
+
+
+async def test_no_redirect_takes_the_access_token_elsewhere(free_port: int) -> None:
+    from wellhead.http_server import HttpServer, Request, Response
+
+    seen: list[Request] = []
+
+    def elsewhere(request: Request) -> Response:
+        seen.append(request)
+        return Response(200, b'{"id":1}', ((b"content-type", b"application/json"),))
+
+    thief = HttpServer(elsewhere)
+    host, port = await thief.start("127.0.0.1", 0)
+    door = HttpServer(lambda request: Response(302, b"", ((b"location", f"http://{host}:{port}{request.target}".encode()),)))
+    _, door_port = await door.start("127.0.0.1", 0)
+    config = read(GitlabConfig, {**STANDALONE, "GITLAB_PROJECT_URL": f"http://127.0.0.1:{door_port}/g/p"})
+    with pytest.raises(ApiError, match="sends us on to"):
+        await api_of(config).locate(target(config.project_urls[0], Scope.PROJECT))
+    assert seen == []
+    await door.stop(1)
+    await thief.stop(1)
+
+
+async def test_the_access_token_is_read_from_its_file_at_each_use(tmp_path: Path, free_port: int) -> None:
+    async with place() as there:
+        path = tmp_path / "token"
+        settings = there.settings(free_port, GITLAB_ACCESS_TOKEN="", GITLAB_ACCESS_TOKEN_FILE=str(path))
+        config = read(GitlabConfig, settings)
+        api = api_of(config)
+        with pytest.raises(ApiError, match="is not there"):
+            await api.locate(config.targets[0])
+        path.write_text("wrong\n", encoding="utf-8")
+        with pytest.raises(ApiError) as told:
+            await api.locate(config.targets[0])
+        assert told.value.status == 401
+        assert "expired" in told.value.advice
+        path.write_text(f"{ACCESS}\n", encoding="utf-8")
+        assert (await api.locate(config.targets[0])).path.startswith("/projects/")
+
+
+async def test_the_command_removes_the_webhooks_by_their_url(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with place() as there:
+        there.instance.create_hook(there.project, {"url": f"http://127.0.0.1:{free_port}/"})
+        other = there.instance.create_hook(there.project, {"url": "http://else.where/"})
+        for name, value in there.settings(free_port).items():
+            monkeypatch.setenv(name, value)
+        assert await asyncio.to_thread(CleanUp().main, ["--log-level", "error"]) == 0
+        assert there.instance.hooks_of(there.project) == [other]
+        assert await asyncio.to_thread(CleanUp().main, ["--log-level", "error"]) == 0, "gone already is fine"
+        there.instance.tokens.clear()
+        assert await asyncio.to_thread(CleanUp().main, ["--log-level", "error"]) == 1
+
+
+def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITLAB_HOOK_URL", raising=False)
+    assert CleanUp().main([]) == 2
+    assert "GITLAB_HOOK_URL" in capsys.readouterr().err
+
+
+def test_a_sample_document_of_upstreams_is_json_too() -> None:
+    # JSON is YAML: what `kubectl get -o json` prints can be run as it is.
+    found, _ = documents(f"{SOURCE}---{TOKENS}", "file")
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [dict(one.body) for one in found]})
+    assert configured(text).project_urls == (PROJECT,)
