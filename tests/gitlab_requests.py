@@ -7,12 +7,17 @@ import hashlib
 import hmac
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wellhead.http_server import Request
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 SAMPLES: Final = Path(__file__).parent / "samples"
-PUSH: Final = b'{"object_kind":"push","ref":"refs/heads/main","checkout_sha":"abc","project":{"path_with_namespace":"g/p"}}'
+PUSH: Final = (
+    b'{"object_kind":"push","ref":"refs/heads/main","checkout_sha":"abc","project":{"path_with_namespace":"g/p"}}'
+)
 TOKEN: Final = "s3cret"
 KEY: Final = "3a427872-00df-429c-9bc9-a9475de2efe4"
 SIGNING: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -25,9 +30,9 @@ def hook_request(
     token: str | None = TOKEN,
     key: str | None = KEY,
     method: str = "POST",
-    **more: str,
+    more: Mapping[str, str] | None = None,
 ) -> Request:
-    """``more`` are further headers, underscores standing for hyphens."""
+    """``more`` are further headers, or others."""
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "GitLab/17.1.0-pre",
@@ -37,7 +42,7 @@ def hook_request(
         "X-Gitlab-Webhook-UUID": "3c5c0404-c866-44bc-a5f6-452bb1bfc76e",
         "X-Gitlab-Event-UUID": "9cebe914-4827-408f-b014-cfa23a47a35f",
         "X-Gitlab-Instance": "https://gitlab.example.com",
-        **{header.replace("_", "-"): value for header, value in more.items()},
+        **(more or {}),
     }
     pairs = tuple((header.encode(), value.encode()) for header, value in headers.items() if value is not None)
     return Request(method, "/", "/", "", pairs, body, "192.0.2.1:4711")
@@ -48,7 +53,11 @@ def signed(body: bytes, at: float, *, key: str = KEY, token: str = SIGNING) -> d
     stamp = str(int(at))
     content = f"{key}.{stamp}.".encode() + body
     digest = hmac.digest(base64.b64decode(token.removeprefix("whsec_")), content, hashlib.sha256)
-    return {"webhook-id": key, "webhook-timestamp": stamp, "webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}
+    return {
+        "webhook-id": key,
+        "webhook-timestamp": stamp,
+        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
 
 
 def payloads() -> list[tuple[str, str, str, bytes]]:

@@ -17,7 +17,6 @@ from tests.gitlab.deliveries import Answered, Failed
 from tests.gitlab.in_process import InProcess
 from tests.gitlab.instance import GitLab
 from tests.gitlab.namespaces import Role
-from tests.gitlab.replies import Reply
 from tests.gitlab.routes import Send
 from tests.gitlab.sender import perform, perform_all
 from tests.gitlab.settings import Settings
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     import gitlab
     from tests.gitlab.deliveries import Delivery, Fired, Outcome
     from tests.gitlab.hooks import Hook
-    from tests.gitlab.replies import Call
+    from tests.gitlab.replies import Call, Reply
 
     from wellhead.adapter import Deadline, Fence
     from wellhead.event import CloudEvent
@@ -54,7 +53,7 @@ class Crash(BaseException):
     """The program is killed in a call."""
 
 
-class NeedsSend(Exception):  # noqa: N818 - it is no error
+class NeedsSend(Exception):
     """A call that GitLab answers only after it has sent something to us."""
 
     def __init__(self, asked: Send) -> None:
@@ -116,9 +115,7 @@ class Replica:
             config, secrets, PythonGitlab(self._client, aside=self), clock=world.clock, owner=self.owner
         )
         telling = Telling(targets=config.targets, test_headers=frozenset(map(header_of, triggers)))
-        self.receiver = Receiver(
-            world.sink, secrets, telling, clock=world.clock, on_trouble=self.registrar.poke
-        )  # type: ignore[arg-type]  # a sink that takes our own events only
+        self.receiver = Receiver(world.sink, secrets, telling, clock=world.clock, on_trouble=self.registrar.poke)  # type: ignore[arg-type]  # a sink that takes our own events only
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name="a replica")
 
     async def __call__(self, call: Callable[[], T], /) -> T:

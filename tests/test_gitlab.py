@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -22,11 +23,13 @@ from wellhead.errors import ConfigError
 from wellhead.manifest import documents
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 from wellhead.testing import RecordingSink, running
+from wellhead_adapters.cli.environment import mapping
+from wellhead_adapters.cli.plan import World, plan
 from wellhead_adapters.gitlab.adapter import Gitlab
 from wellhead_adapters.gitlab.api import api_of
 from wellhead_adapters.gitlab.cleanup import CleanUp
 from wellhead_adapters.gitlab.config import Cleanup, GitlabConfig
-from wellhead_adapters.gitlab.events import Mapped
+from wellhead_adapters.gitlab.events import Mapped, event_type
 from wellhead_adapters.gitlab.kinds import FLAGS, Scope
 from wellhead_adapters.gitlab.manifest import from_manifest
 from wellhead_adapters.gitlab.projecturl import target
@@ -34,8 +37,8 @@ from wellhead_adapters.gitlab.trouble import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+MANIFESTS: Final = Path(__file__).parents[1] / "manifests"
 ACCESS: Final = "glpat-hunter2"
 PROJECT: Final = "https://gitlab.example.com/g/p"
 # What Knative's controller puts into the receive adapter's container (contract/sources.md, B4).
@@ -91,7 +94,10 @@ def test_several_projects_groups_and_a_whole_instance_may_be_asked_for() -> None
 
 
 def test_no_secret_is_in_the_repr_of_a_configuration() -> None:
-    config = read(GitlabConfig, {**STANDALONE, "GITLAB_HOOK_URL": "https://me:hunter9@hooks.example.com/"} | {"GITLAB_HOOK_URL": "https://hooks.example.com/?t=hunter9"})
+    config = read(
+        GitlabConfig,
+        {**STANDALONE} | {"GITLAB_HOOK_URL": "https://hooks.example.com/?t=hunter9"},
+    )
     assert not any(secret in repr(config) for secret in (ACCESS, TOKEN, "hunter9"))
 
 
@@ -161,6 +167,24 @@ def test_a_document_takes_its_secrets_from_the_same_file_and_registers_where_a_h
     assert not configured(f"{SOURCE}---{TOKENS}").registers
 
 
+def test_the_manifests_are_read_as_run_f_reads_them() -> None:
+    text = (MANIFESTS / "gitlabsource.yaml").read_text(encoding="utf-8")
+    found, problems = documents(text, "gitlabsource.yaml")
+    planned = plan(found, World(adapters={"gitlab": lambda: Gitlab})).sources
+    assert problems == []
+    assert [source.config.event_types for source in planned.values()] == [  # type: ignore[attr-defined]  # ours
+        ("push_events", "tag_push_events"),
+        ("pipeline_events", "job_events", "deployment_events", "releases_events"),
+        ("issues_events", "note_events", "merge_requests_events"),
+    ]
+    types = [
+        mapping(mapping(mapping(one.spec["filter"]).get("attributes"))).get("type")
+        for one in found
+        if one.kind == "Trigger"
+    ]
+    assert types == [event_type("Merge Request Hook"), event_type("Issue Hook")]
+
+
 def test_a_document_without_its_secret_takes_the_environments() -> None:
     config = configured(SOURCE, {"GITLAB_ACCESS_TOKEN": "a", "GITLAB_SECRET_TOKEN": "b"})
     assert (config.access_token, config.secret_token) == ("a", "b")
@@ -170,14 +194,34 @@ def test_a_document_without_its_secret_takes_the_environments() -> None:
     ("before", "after", "path", "what"),
     [
         ("projectUrl: https://gitlab.example.com/g/p", "x: y", "spec.projectUrl", "missing field"),
-        ("projectUrl: https://gitlab.example.com/g/p", "projectUrl: https://gitlab.example.com", "spec.projectUrl", "names no project"),
+        (
+            "projectUrl: https://gitlab.example.com/g/p",
+            "projectUrl: https://gitlab.example.com",
+            "spec.projectUrl",
+            "names no project",
+        ),
         ("[push_events, deployment_events]", "[]", "spec.eventTypes", "missing field"),
         ("[push_events, deployment_events]", "push_events", "spec.eventTypes", "is not a list"),
         ("[push_events, deployment_events]", "[pushes]", "spec.eventTypes", "names no kind of event by 'pushes'"),
-        ("{name: tokens, key: secretToken}", "{name: tokens, key: other}", "spec.secretToken.secretKeyRef.key", "is not in Secret tokens"),
-        ("{name: tokens, key: secretToken}", "{name: others, key: x}", "spec.secretToken.secretKeyRef", "is not among these documents"),
+        (
+            "{name: tokens, key: secretToken}",
+            "{name: tokens, key: other}",
+            "spec.secretToken.secretKeyRef.key",
+            "is not in Secret tokens",
+        ),
+        (
+            "{name: tokens, key: secretToken}",
+            "{name: others, key: x}",
+            "spec.secretToken.secretKeyRef",
+            "is not among these documents",
+        ),
         ("{name: tokens, key: secretToken}", "{name: tokens}", "spec.secretToken.secretKeyRef", "needs name and key"),
-        ("accessToken: {secretKeyRef", "sslverify: maybe\n  accessToken: {secretKeyRef", "spec.sslverify", "is not true or false"),
+        (
+            "accessToken: {secretKeyRef",
+            "sslverify: maybe\n  accessToken: {secretKeyRef",
+            "spec.sslverify",
+            "is not true or false",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_document_is_told_by_path(before: str, after: str, path: str, what: str) -> None:
@@ -266,7 +310,9 @@ async def test_no_redirect_takes_the_access_token_elsewhere(free_port: int) -> N
 
     thief = HttpServer(elsewhere)
     host, port = await thief.start("127.0.0.1", 0)
-    door = HttpServer(lambda request: Response(302, b"", ((b"location", f"http://{host}:{port}{request.target}".encode()),)))
+    door = HttpServer(
+        lambda request: Response(302, b"", ((b"location", f"http://{host}:{port}{request.target}".encode()),))
+    )
     _, door_port = await door.start("127.0.0.1", 0)
     config = read(GitlabConfig, {**STANDALONE, "GITLAB_PROJECT_URL": f"http://127.0.0.1:{door_port}/g/p"})
     with pytest.raises(ApiError, match="sends us on to"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -102,19 +103,41 @@ def test_the_specs_mapping_takes_the_time_of_a_note_and_of_a_merge_request() -> 
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["object_kind", "object_attributes", "iid", "project", "repository", "homepage", "web_url", "url", "commit", "created_at", "noteable_type", "state", "ref"]), inner),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "object_kind",
+                        "object_attributes",
+                        "iid",
+                        "project",
+                        "repository",
+                        "homepage",
+                        "web_url",
+                        "url",
+                        "commit",
+                        "created_at",
+                        "noteable_type",
+                        "state",
+                        "ref",
+                    ]
+                ),
+                inner,
+            )
+        ),
         max_leaves=12,
     ),
-    st.sampled_from(["push", "note", "issue", "merge_request", "wiki_page", "pipeline", "job", "emoji", "nothing we know"]),
+    st.sampled_from(
+        ["push", "note", "issue", "merge_request", "wiki_page", "pipeline", "job", "emoji", "nothing we know"]
+    ),
     st.sampled_from(Mapped),
 )
 def test_whatever_json_comes_an_event_is_made_or_it_is_malformed(value: object, kind: str, mapped: Mapped) -> None:
     content = {"object_kind": kind, **value} if isinstance(value, dict) else value
     body = json.dumps(content).encode()
-    try:
+    with contextlib.suppress(Malformed):
         assert event(body, mapped=mapped, extra_attributes=True).data == body
-    except Malformed as error:
-        assert str(error)
 
 
 def test_subject_and_ids_of_the_delivery_come_by_setting() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Final
 
@@ -97,10 +98,8 @@ def test_a_project_elsewhere_than_the_given_gitlab_is_told() -> None:
 @given(st.text(max_size=80))
 def test_any_text_is_a_target_or_a_rule_is_told(text: str) -> None:
     for scope in Scope:
-        try:
+        with contextlib.suppress(ValueError):
             assert target(text, scope).candidates
-        except ValueError as error:
-            assert str(error)
 
 
 @given(st.lists(st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True), min_size=2, max_size=6))
@@ -133,8 +132,8 @@ def test_one_of_several_secrets_and_one_of_several_signatures_will_do() -> None:
 
 def test_the_signature_decides_where_there_is_one_and_the_token_where_not() -> None:
     both = Credentials(tokens=(TOKEN,), keys=(signing_key(SIGNING),))
-    wrong = hook_request(b"{}", **{**signed(b"{}", NOW), "webhook-signature": "v1,AAAA"})
-    right = hook_request(b"{}", token="wrong", **signed(b"{}", NOW))
+    wrong = hook_request(b"{}", more={**signed(b"{}", NOW), "webhook-signature": "v1,AAAA"})
+    right = hook_request(b"{}", token="wrong", more=signed(b"{}", NOW))
     assert not accepts(both, wrong.header, b"{}", NOW)
     assert accepts(both, right.header, b"{}", NOW)
     assert accepts(both, hook_request(b"{}").header, b"{}", NOW)

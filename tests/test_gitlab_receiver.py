@@ -89,8 +89,8 @@ async def test_what_upstream_accepts_is_accepted(name: str) -> None:
         (hook_request(b"\xff\xfe"), 400),
         (hook_request(b"[" * 100_000), 400),
         (hook_request(b'{"a":' + b"[" * 300_000), 400),
-        (hook_request(b"a=1&b=2", Content_Type="application/x-www-form-urlencoded"), 400),
-        (hook_request(PUSH, Content_Type="text/plain"), 202),
+        (hook_request(b"a=1&b=2", more={"Content-Type": "application/x-www-form-urlencoded"}), 400),
+        (hook_request(PUSH, more={"Content-Type": "text/plain"}), 202),
         (hook_request(b"[]"), 202),
         (hook_request(key=None), 202),
     ],
@@ -106,7 +106,8 @@ async def test_the_answer_to_a_request(request_: Request, status: int) -> None:
 
 @looptime
 @pytest.mark.parametrize(
-    ("loss", "status"), [(Loss.REFUSED, 422), (Loss.POISON, 422), (Loss.EXPIRED, 503), (Loss.STOPPED, 503), (Loss.EXHAUSTED, 503)]
+    ("loss", "status"),
+    [(Loss.REFUSED, 422), (Loss.POISON, 422), (Loss.EXPIRED, 503), (Loss.STOPPED, 503), (Loss.EXHAUSTED, 503)],
 )
 async def test_an_event_that_no_sink_took_is_not_answered_2xx(loss: Loss, status: int) -> None:
     sink = FakeSink()
@@ -223,7 +224,9 @@ async def test_attacker_with_the_receivers_url_knows_no_token_and_is_told_nothin
         hook_request(token=""),
         hook_request(token="x" * 10_000),
         hook_request(token=TOKEN[:-1]),
-        hook_request(token=None, webhook_signature="v1,AAAA", webhook_id=KEY, webhook_timestamp="1767225600"),
+        hook_request(
+            token=None, more={"webhook-signature": "v1,AAAA", "webhook-id": KEY, "webhook-timestamp": "1767225600"}
+        ),
     ]
     for request in tries:
         response = await answer(it, request)
@@ -239,7 +242,7 @@ async def test_attacker_with_a_project_of_his_own_on_the_same_gitlab_has_another
     it = receiver(sink, Secrets(token=TOKEN, signing=(SIGNING,)))
     his = "whsec_" + "A" * 44
     assert (await answer(it, hook_request(token="his own"))).status == 401
-    assert (await answer(it, hook_request(token="his own", **signed(PUSH, 1767225600, token=his)))).status == 401
+    assert (await answer(it, hook_request(token="his own", more=signed(PUSH, 1767225600, token=his)))).status == 401
     assert sink.events == []
 
 
@@ -248,11 +251,11 @@ async def test_attacker_with_an_old_recorded_request_is_too_late_or_adds_nothing
     now = LoopClock().now().timestamp()
     sink = FakeSink()
     it = receiver(sink, Secrets(signing=(SIGNING,)))
-    recorded = hook_request(token=None, **signed(PUSH, now))
+    recorded = hook_request(token=None, more=signed(PUSH, now))
     assert (await answer(it, recorded)).status == 202
     assert (await answer(it, recorded)).status == 202
     # Another key beside the signed one does not make it another delivery.
-    assert (await answer(it, hook_request(token=None, key="another", **signed(PUSH, now)))).status == 202
+    assert (await answer(it, hook_request(token=None, key="another", more=signed(PUSH, now)))).status == 202
     assert len(sink.events) == 1
     await asyncio.sleep(301)
     fresh = receiver(sink, Secrets(signing=(SIGNING,)))  # restarted: it remembers nothing
@@ -267,10 +270,10 @@ async def test_attacker_on_the_network_cannot_change_what_is_signed() -> None:
     it = receiver(sink, Secrets(signing=(SIGNING,)))
     headers = signed(PUSH, now)
     for changed in (
-        hook_request(PUSH.replace(b"main", b"evil"), token=None, **headers),
-        hook_request(token=None, **{**headers, "webhook-id": "another"}),
-        hook_request(token=None, **{**headers, "webhook-timestamp": str(int(now) + 1)}),
-        hook_request(token=None, **{name: value for name, value in headers.items() if name != "webhook-signature"}),
+        hook_request(PUSH.replace(b"main", b"evil"), token=None, more=headers),
+        hook_request(token=None, more={**headers, "webhook-id": "another"}),
+        hook_request(token=None, more={**headers, "webhook-timestamp": str(int(now) + 1)}),
+        hook_request(token=None, more={name: value for name, value in headers.items() if name != "webhook-signature"}),
     ):
         assert (await answer(it, changed)).status == 401
     assert sink.events == []

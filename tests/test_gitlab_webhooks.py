@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import given
@@ -31,6 +31,9 @@ from wellhead_adapters.gitlab.webhooks import (
     webhooks,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 URL: Final = "https://hooks.example.com/gitlab"
 WANTED: Final = Wanted(
     url=URL,
@@ -44,6 +47,10 @@ RIGHT: Final = {**WANTED.flags, "enable_ssl_verification": True, "push_events_br
 
 
 def webhook(number: int, url: str = URL, **facts: object) -> Webhook:
+    return listed(number, facts, url)
+
+
+def listed(number: int, facts: Mapping[str, object], url: str = URL) -> Webhook:
     return Webhook(id=number, url=url, facts={**RIGHT, **facts})
 
 
@@ -100,7 +107,7 @@ def test_a_webhook_is_ours_by_its_url(one: str, other: str, same: bool) -> None:
 
 
 def test_only_the_process_that_wrote_a_webhook_last_may_remove_it_at_its_end() -> None:
-    made = webhook(7, **{"description": str(WANTED.body({})["description"])})
+    made = webhook(7, description=WANTED.body({})["description"])
     assert may_remove(made, "me")
     assert not may_remove(made, "the new one")
     assert not may_remove(webhook(7), "me")
@@ -135,12 +142,12 @@ class Kept:
         match step:
             case Create():
                 self.last += 1
-                self.webhooks[self.last] = webhook(self.last, **wanted.body({}))
+                self.webhooks[self.last] = listed(self.last, wanted.body({}))
                 known[self.last] = wanted.version
             case Update():
                 if step.id in self.webhooks:
                     alert = self.webhooks[step.id].facts.get("alert_status")
-                    self.webhooks[step.id] = webhook(step.id, **wanted.body({}), alert_status=alert)
+                    self.webhooks[step.id] = listed(step.id, {**wanted.body({}), "alert_status": alert})
                     known[step.id] = wanted.version
             case Enable():
                 if step.id in self.webhooks:
@@ -184,9 +191,9 @@ def test_whatever_replicas_crashes_and_hands_did_one_right_webhook_is_left(turns
         seen[replica] = list(kept.webhooks.values())
     others = [one for one in kept.webhooks.values() if one.url != URL]
     for _ in range(3):
-        for replica in known:
-            for step in plan(WANTED, kept.webhooks.values(), replica):
-                kept.do(step, WANTED, replica)
+        for own in known:
+            for step in plan(WANTED, kept.webhooks.values(), own):
+                kept.do(step, WANTED, own)
     left = ours(URL, kept.webhooks.values())
     assert len(left) == 1
     assert plan(WANTED, left, known[0]) == ()
@@ -231,14 +238,20 @@ def test_what_was_never_accepted_is_asked_back_the_oldest_first(log: list[Attemp
 
 
 def test_entries_of_the_log_are_read_whatever_else_is_in_them() -> None:
-    listed: list[object] = [
-        {"id": 5, "request_headers": {"Idempotency-Key": "k"}, "response_status": "202", "url": URL, "created_at": "2026-01-01T00:00:00Z"},
+    page: list[object] = [
+        {
+            "id": 5,
+            "request_headers": {"Idempotency-Key": "k"},
+            "response_status": "202",
+            "url": URL,
+            "created_at": "2026-01-01T00:00:00Z",
+        },
         {"id": 4, "request_headers": {"webhook-id": "w"}, "response_status": None, "created_at": "yesterday"},
         {"id": 3},
         {"id": "2"},
         "x",
     ]
-    found = attempts(listed)
+    found = attempts(page)
     assert [(one.id, one.key, one.status) for one in found] == [(5, "k", "202"), (4, "w", ""), (3, "entry 3", "")]
     assert last_attempt(found) == datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -258,7 +271,7 @@ def test_a_gap_is_as_long_as_it_is_known_to_be() -> None:
         (ApiError("x", status=429, retry_after=0), 1, 1),
         (ApiError("x", status=429), 1, 60),
         (ApiError("x", status=401), 3, 240),
-        (ApiError("x", status=403), 100, 480),
+        (ApiError("x", status=403), 100, 240),
         (ApiError("x", status=502), 1, 5),
         (ApiError("x"), 100, 60),
     ],

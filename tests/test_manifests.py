@@ -15,6 +15,7 @@ from wellhead.manifest import documents as yaml_documents
 from wellhead.settings import KNATIVE_IGNORED, DeliverySettings, ProcessSettings, SinkSettings
 from wellhead_adapters.apiserver.config import ApiServerConfig, from_manifest
 from wellhead_adapters.cli.display import DisplaySettings
+from wellhead_adapters.gitlab.config import GitlabConfig
 from wellhead_adapters.heartbeat.config import HeartbeatConfig
 from wellhead_adapters.kafka.config import KafkaConfig
 from wellhead_adapters.ping.config import PingConfig
@@ -29,6 +30,7 @@ CONFIGS: Final = {
     "heartbeat": (HeartbeatConfig, *COMMON),
     "display": (DisplaySettings, ProcessSettings),
     "ping": (PingConfig, *COMMON),
+    "gitlab": (GitlabConfig, *COMMON),
     "kafka": (KafkaConfig, *COMMON),
     "apiserver": (ApiServerConfig, *COMMON),
 }
@@ -38,6 +40,7 @@ PROBED: Final = {
     "heartbeat": ("/readyz", "/healthz"),
     "display": ("/healthz", "/healthz"),
     "ping": ("/readyz", "/healthz"),
+    "gitlab": ("/readyz", "/healthz"),
     "kafka": ("/readyz", "/healthz"),
     "apiserver": ("/readyz", "/healthz"),
 }
@@ -97,6 +100,10 @@ def test_every_document_says_what_it_is(path: Path, document: Document) -> None:
     assert document["metadata"]["name"]
     assert "namespace" not in document["metadata"], "all of a file goes where --namespace says"
     known = ("Service", "SinkBinding", "Secret", "ScaledObject", "TriggerAuthentication", *SOURCES, *WITHOUT_SPEC)
+    known = (
+        "Service", "SinkBinding", "PingSource", "KafkaSource", "GitLabSource", "Trigger", "Ingress", "Secret",
+        "ScaledObject", "TriggerAuthentication",
+    )  # fmt: skip
     unknown_kind = not is_workload(document) and document["kind"] not in known
     assert not unknown_kind, "say here how this kind is tested"
 
@@ -164,7 +171,8 @@ def test_its_probes_ask_where_its_program_answers(pod: Document) -> None:
         ports = {port["containerPort"] for port in container["ports"]}
         environment = {variable["name"]: variable.get("value") for variable in container.get("env", [])}
         listens = 8080 if program(container) == "display" else int(environment["HEALTH_PORT"] or 0)
-        assert ports == {listens}
+        # Where a program has intake of its own, beside the probes.
+        assert ports == ({listens} if program(container) != "gitlab" else {listens, int(environment["PORT"] or 0)})
         readiness, liveness = (container[probe]["httpGet"] for probe in ("readinessProbe", "livenessProbe"))
         assert (readiness["path"], liveness["path"]) == PROBED[program(container)]
         assert {readiness.get("port"), liveness.get("port")} <= {
@@ -185,11 +193,16 @@ def test_selectors_choose_the_pods_they_stand_beside(path: Path, document: Docum
         assert f"Deployment {document['spec']['subject']['name']}" in beside
     elif document["kind"] == "ScaledObject":
         assert f"Deployment {document['spec']['scaleTargetRef']['name']}" in beside
+    elif document["kind"] == "Ingress":
+        (path_,) = document["spec"]["rules"][0]["http"]["paths"]
+        backend = path_["backend"]["service"]
+        ports = beside[f"Service {backend['name']}"]["spec"]["ports"]
+        assert backend["port"]["name"] in [port["name"] for port in ports]
     elif document["kind"] == "Service" and document["apiVersion"] == "v1":
         (deployment,) = (other for other in beside.values() if other["kind"] == "Deployment")
         assert document["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
-    # A PingSource shows what kinds of sink there are; test_manifest.py reads it as `wellhead run -f` does.
-    if "sink" in document.get("spec", {}) and document["kind"] != "PingSource":
+    # A PingSource and a GitLabSource show what kinds of sink there are; they are read as `wellhead run -f` does elsewhere.
+    if "sink" in document.get("spec", {}) and document["kind"] not in ("PingSource", "GitLabSource"):
         assert document["spec"]["sink"]["ref"] == {"apiVersion": "v1", "kind": "Service", "name": "event-display"}
 
 

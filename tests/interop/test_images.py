@@ -31,16 +31,23 @@ STARTED: Final = {
     "heartbeat": "source is ready",
     "ping": "source is ready",
     "kafka": "source is ready",
+TARGETS: Final = ("heartbeat", "ping", "gitlab", "display")
+STARTED: Final = {
+    "heartbeat": "source is ready",
+    "ping": "source is ready",
+    "gitlab": "source is ready",
     "display": "the event display is open",
 }
 MODULE: Final = {
     "heartbeat": "wellhead_adapters.heartbeat.adapter",
     "display": "wellhead_adapters.cli.command",
+    "gitlab": "wellhead_adapters.gitlab.adapter",
     "ping": "wellhead_adapters.ping.adapter",
     "kafka": "wellhead_adapters.kafka.reading",
 }
 PORT: Final = {
     "heartbeat": "HEALTH_PORT",
+    "gitlab": "HEALTH_PORT",
     "ping": "HEALTH_PORT",
     "kafka": "HEALTH_PORT",
     "display": "PORT",
@@ -102,6 +109,9 @@ def environment(target: str, display: Program, request: pytest.FixtureRequest) -
         return {"PORT": "0"}
     if target == "kafka":
         return {**of_kafka(request.getfixturevalue("kafka")), "K_SINK": sink_of(display), "HEALTH_PORT": "0"}
+    if target == "gitlab":  # as Knative's controller starts it
+        own = {"GITLAB_SECRET_TOKEN": "s3cret", "GITLAB_EVENT_SOURCE": "https://gitlab.example.com/group/project"}
+        return {"K_SINK": sink_of(display), **own}
     return {"K_SINK": sink_of(display), "HEARTBEAT_PERIOD": "1s", **POD}
 
 

@@ -115,7 +115,7 @@ def overview() -> str:
             "  SINK=http://localhost:8080 wellhead SOURCE [flags]    any source, to any sink",
             "",
             "Sources:",
-            *(f"  {name:<16}{about}" for name, about in rows),
+            *(f"  {name:<14}{about}" for name, about in rows),
             "",
             "Commands:",
             *(f"  {name:<16}{about}" for name, about in commands.items()),

@@ -206,6 +206,7 @@ def _look_at(base: str, headers: dict[str, str], response: requests.Response, *_
         there = urlsplit(urljoin(response.url, response.headers["location"]))
         here = urlsplit(base)
         if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            response.close()
             raise requests.RequestException(
                 f"sends us on to {there.scheme}://{there.hostname}; say that address instead"
             )

@@ -249,7 +249,9 @@ class Keeper:
         if not self._missed:
             log = await self._unsettled(where, webhook)
             self._missed = deque(one for one in missed(log, webhook.url) if self._is_worth_it(one.key, one.tries))
-            self._settled = min((one.id for one in self._missed), default=max((one.id for one in log), default=0) + 1) - 1
+            self._settled = (
+                min((one.id for one in self._missed), default=max((one.id for one in log), default=0) + 1) - 1
+            )
             if self._is_secret_wrong(log, webhook):
                 self._missed.clear()
                 return _LEAST_SECONDS
@@ -300,7 +302,9 @@ class Keeper:
             if len(listed) < _LOG_PAGE or min((one.id for one in log), default=0) <= self._settled:
                 break
         else:
-            _log.warning("GitLab's log of hook events is longer than is read; older ones are not asked back", extra=self._extra)
+            _log.warning(
+                "GitLab's log of hook events is longer than is read; older ones are not asked back", extra=self._extra
+            )
         return [one for one in log if one.id > self._settled]
 
     def _is_worth_it(self, key: str, tries: int) -> bool:
