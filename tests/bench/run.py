@@ -26,6 +26,7 @@ BENCHES: Final = {
     "encode": (Plan(11, 15), Plan(5, 5, quick=True)),
     "send": (Plan(5, 75), Plan(3, 20, quick=True)),
     "display": (Plan(5, 60), Plan(3, 16, quick=True)),
+    "gitlab": (Plan(5, 60), Plan(2, 14, quick=True)),
     "kafka": (Plan(3, 540), Plan(2, 90, quick=True)),
     "apiserver": (Plan(5, 300), Plan(2, 30, quick=True)),
 }
