@@ -73,7 +73,9 @@ def run(plan: Plan) -> Result:
         for side in sides.values():
             side()  # once unmeasured: heaps and caches find their size
         found = plan.rounds_of(sides)
-    return Result("gitlab", _rows(found), [f"load by wrk, one thread, {CONNECTIONS} connections; a push event of GitLab's"])
+    return Result(
+        "gitlab", _rows(found), [f"load by wrk, one thread, {CONNECTIONS} connections; a push event of GitLab's"]
+    )
 
 
 def _ours(sink: str, secret: Path) -> Sequence[str]:
@@ -118,5 +120,7 @@ def _rows(found: Mapping[str, Sequence[_Taken]]) -> list[Row]:
         ]
     peaks = [[one.peak_mib for one in found[f"{side}, {_QUICK}"] if one.peak_mib is not None] for side in (_OURS, _GO)]
     if peaks[0]:
-        rows.append(Row(what="memory", unit="MiB peak", ours=peaks[0], peer=_GO, theirs=peaks[1], budget=Budget(bound=60)))
+        rows.append(
+            Row(what="memory", unit="MiB peak", ours=peaks[0], peer=_GO, theirs=peaks[1], budget=Budget(bound=60))
+        )
     return rows

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from wellhead.adapter import Deadline
 from wellhead.errors import DeliveryError, Loss
@@ -57,6 +57,7 @@ _UNAUTHORIZED: Final = Response(401, b"no token of this webhook, or a wrong sign
 _NOT_A_POST: Final = Response(405, b"POST only\n", (*_TEXT, (b"allow", b"POST")))
 _REFUSED: Final = Response(422, b"the sink refused this event\n", _TEXT)
 _FOR_GOOD: Final = (Loss.REFUSED, Loss.POISON)
+_Waiter: TypeAlias = tuple[asyncio.Future[Response], asyncio.TimerHandle]
 
 
 @dataclass(slots=True)
@@ -110,8 +111,8 @@ class Receiver:
         self._clock = clock
         self._on_trouble = on_trouble
         self._accepted = Recent(REMEMBERED)
-        self._on_the_way: dict[str, asyncio.Task[Response]] = {}
-        self._anonymous: set[asyncio.Task[Response]] = set()
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         """The answer to one request; within 8 s where it is not there at once."""
@@ -123,12 +124,12 @@ class Receiver:
         if key and key in self._accepted:
             self.tally.duplicates += 1
             return self.tally.count(_ACCEPTED)
-        return self._deliver(request, key)
+        return self._answer(request, key)
 
     async def drain(self) -> None:
         """Return once nothing is on its way. Cancelling it leaves the deliveries to the runtime."""
-        while tasks := (*self._on_the_way.values(), *self._anonymous):
-            await asyncio.wait(tasks)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _is_known(self, request: Request) -> bool:
         def verify() -> bool:
@@ -137,29 +138,61 @@ class Receiver:
         # A secret that was changed a moment ago is in the file already.
         return verify() or (self._secrets.look() and verify())
 
-    async def _deliver(self, request: Request, key: str) -> Response:
+    def _answer(self, request: Request, key: str) -> asyncio.Future[Response]:
+        """The answer, which is there within 8 s; the delivery may go on for longer, and though who asked hangs up.
+
+        Who asks for what is on its way already is answered as the first who did.
+        """
         loop = asyncio.get_running_loop()
-        until = loop.time() + DELIVERY_SECONDS
+        answer: asyncio.Future[Response] = loop.create_future()
+        waiter = answer, loop.call_later(DELIVERY_SECONDS, self._settle, answer, _LATE)
+        waiters = self._waiting.get(key)
+        if waiters is not None:
+            self.tally.duplicates += 1
+            waiters.append(waiter)
+            return answer
+        waiters = [waiter]
+        if key:
+            self._waiting[key] = waiters
+        deadline = Deadline(loop.time() + DELIVERY_SECONDS)
+        task = loop.create_task(self._deliver(request, key, deadline, waiters), name="delivery of a hook event")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return answer
+
+    async def _deliver(self, request: Request, key: str, deadline: Deadline, waiters: list[_Waiter]) -> None:
+        response = _LATE
+        try:
+            response = await self._delivered(request, deadline)
+        finally:
+            self._waiting.pop(key, None)
+            if key and response is _ACCEPTED:
+                self._accepted.add(key)
+            for answer, timer in waiters:
+                timer.cancel()
+                self._settle(answer, response)
+
+    async def _delivered(self, request: Request, deadline: Deadline) -> Response:
         try:
             told = await _read(request)
-            if key and key in self._accepted:  # meanwhile
-                self.tally.duplicates += 1
-                return self.tally.count(_ACCEPTED)
-            going = self._on_the_way.get(key) if key else None
-            if going is None:
-                if told.name in self._telling.test_headers:
-                    self.tally.tests += 1
-                    return self.tally.count(_ACCEPTED)
-                going = self._begin(self._event(told), key, until)
-            else:
-                self.tally.duplicates += 1
+            if told.name in self._telling.test_headers:
+                self.tally.tests += 1
+                return _ACCEPTED
+            event = self._event(told)
         except Malformed as error:
-            return self.tally.count(Response(400, f"{error}\n".encode(), _TEXT))
-        done, _ = await asyncio.wait((going,), timeout=max(0.0, until - loop.time()))
-        answer = going.result() if done else _LATE
-        if answer is not _ACCEPTED:
+            return Response(400, f"{error}\n".encode(), _TEXT)
+        try:
+            await self._sink.send(event, deadline=deadline)
+        except DeliveryError as error:
+            return _REFUSED if error.loss in _FOR_GOOD and error.accounted else _LATE
+        return _ACCEPTED
+
+    def _settle(self, answer: asyncio.Future[Response], response: Response) -> None:
+        if answer.done():  # told that it is late, or gone
+            return
+        answer.set_result(self.tally.count(response))
+        if response is _LATE or response is _REFUSED:
             self._on_trouble()
-        return self.tally.count(answer)
 
     def _event(self, told: HookEvent) -> CloudEvent:
         return cloud_event(
@@ -169,29 +202,6 @@ class Receiver:
             mapped=self._telling.mapped,
             extra_attributes=self._telling.extra_attributes,
         )
-
-    def _begin(self, event: CloudEvent, key: str, until: float) -> asyncio.Task[Response]:
-        """A task of its own: who asked may hang up, or be told 503; what becomes of the delivery is to be known still."""
-        task = asyncio.get_running_loop().create_task(
-            self._send(event, key, Deadline(until)), name="delivery of a hook event"
-        )
-        if key:
-            self._on_the_way[key] = task
-        else:
-            self._anonymous.add(task)
-            task.add_done_callback(self._anonymous.discard)
-        return task
-
-    async def _send(self, event: CloudEvent, key: str, deadline: Deadline) -> Response:
-        try:
-            await self._sink.send(event, deadline=deadline)
-        except DeliveryError as error:
-            return _REFUSED if error.loss in _FOR_GOOD and error.accounted else _LATE
-        finally:
-            self._on_the_way.pop(key, None)
-        if key:
-            self._accepted.add(key)
-        return _ACCEPTED
 
 
 async def _read(request: Request) -> HookEvent:
