@@ -24,11 +24,11 @@ from tests.gitlab.settings import Settings
 from wellhead.errors import DeliveryError, Loss
 from wellhead.http_server import Request, Response
 from wellhead.testing import LoopClock
-from wellhead_adapters.gitlab.adapter import registrar_of, secrets_of
 from wellhead_adapters.gitlab.api import PythonGitlab, open_client
 from wellhead_adapters.gitlab.config import GitlabConfig
 from wellhead_adapters.gitlab.kinds import header_of, sample_triggers
 from wellhead_adapters.gitlab.receiver import Receiver, Telling
+from wellhead_adapters.gitlab.source import registrar_of, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from wellhead.env import Collector, read
 from wellhead.errors import ConfigError
 from wellhead.manifest import documents
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
-from wellhead.testing import RecordingSink, running
+from wellhead.testing import FakeSink, RecordingSink, running
 from wellhead_adapters.cli.environment import mapping
 from wellhead_adapters.cli.plan import World, plan
 from wellhead_adapters.gitlab.adapter import Gitlab
@@ -33,6 +33,7 @@ from wellhead_adapters.gitlab.events import Mapped, event_type
 from wellhead_adapters.gitlab.kinds import FLAGS, Scope
 from wellhead_adapters.gitlab.manifest import from_manifest
 from wellhead_adapters.gitlab.projecturl import target
+from wellhead_adapters.gitlab.sources import GitlabSources
 from wellhead_adapters.gitlab.trouble import ApiError
 
 if TYPE_CHECKING:
@@ -363,3 +364,29 @@ def test_a_sample_document_of_upstreams_is_json_too() -> None:
     found, _ = documents(f"{SOURCE}---{TOKENS}", "file")
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [dict(one.body) for one in found]})
     assert configured(text).project_urls == (PROJECT,)
+
+
+async def test_all_sources_of_files_share_a_port_each_with_a_path_and_a_webhook_of_its_own(free_port: int) -> None:
+    async with place() as there:
+        sinks = {"one": FakeSink(), "two": FakeSink()}
+        many = GitlabSources(clock=SystemClock(), api=api_of)
+        ready = asyncio.Event()
+        running_all = asyncio.create_task(many.run(ready.set), name="all sources")
+        for name, sink in sinks.items():
+            hook_url = f"http://127.0.0.1:{free_port}/default/{name}"
+            config = read(GitlabConfig, there.settings(free_port, GITLAB_HOOK_URL=hook_url))
+            many.put(f"GitLabSource default/{name}", config, sink)
+        await ready.wait()
+        async with asyncio.timeout(10):
+            while len(there.instance.hooks_of(there.project)) < 2:  # noqa: ASYNC110 - another program's state
+                await asyncio.sleep(0.01)
+        fired = there.instance.fire(there.project, "push_hooks", {"object_kind": "push"})
+        await perform_all(there.instance, fired, HttpSender())
+        assert [len(sink.events) for sink in sinks.values()] == [1, 1]
+        many.remove("GitLabSource default/one")
+        fired = there.instance.fire(there.project, "push_hooks", {"object_kind": "push"})
+        await perform_all(there.instance, fired, HttpSender())
+        assert [len(sink.events) for sink in sinks.values()] == [1, 2]
+        running_all.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running_all

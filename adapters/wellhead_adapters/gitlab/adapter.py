@@ -13,15 +13,12 @@ from wellhead.http_server import HttpServer
 
 from .config import PROBE_PORT, Cleanup, GitlabConfig
 from .events import SPEC_PREFIX, TYPE_PREFIX
-from .keeper import Keeper
-from .kinds import Scope, flags_of, header_of, sample_triggers
 from .manifest import SPEC_FIELDS
 from .manifest import from_manifest as read_manifest
 from .metrics import keeper_metrics, receiver_metrics
-from .receiver import DELIVERY_SECONDS, LIMITS, Receiver, Telling
-from .registrar import Registrar
-from .secrets import Secrets
-from .webhooks import Wanted
+from .receiver import DELIVERY_SECONDS, LIMITS
+from .source import receiver_of, registrar_of, secrets_of
+from .sources import GitlabSources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +28,9 @@ if TYPE_CHECKING:
     from wellhead.metrics import Metric
 
     from .hook_api import HookApi
-    from .projecturl import Target
+    from .receiver import Receiver
+    from .registrar import Registrar
+    from .secrets import Secrets
 
 _SETTLE_SECONDS: Final = 1.0  # beyond the time that a delivery may take
 
@@ -67,10 +66,15 @@ class Gitlab:
         """The configuration of a GitLabSource document, with what the environment of `wellhead run` adds."""
         return read_manifest(document, documents, os.environ)
 
+    @staticmethod
+    def many() -> GitlabSources:
+        """For `wellhead run -f`: every GitLabSource of its files on one port."""
+        return GitlabSources(clock=SystemClock(), api=_new_api)
+
     async def run(self, sink: Sink, ready: Callable[[], None]) -> None:
         """Receive until cancelled. Ready once the webhooks were looked at: they may be right though the API is down."""
         secrets = secrets_of(self._config)
-        receiver = self._receiver = self._new_receiver(sink, secrets)
+        receiver = self._receiver = receiver_of(self._config, sink, secrets, clock=self._clock, on_trouble=self._poke)
         server = HttpServer(receiver, limits=LIMITS, name="receiver of hook events")
         try:
             self.bound = await server.start(self._config.address, self._config.port)
@@ -114,61 +118,9 @@ class Gitlab:
         async with asyncio.timeout(_SETTLE_SECONDS):
             await receiver.drain()
 
-    def _new_receiver(self, sink: Sink, secrets: Secrets) -> Receiver:
-        config = self._config
-        triggers = sample_triggers(config.event_types) if config.registers else ()
-        telling = Telling(
-            source=config.event_source,
-            targets=config.targets,
-            mapped=config.mapped,
-            extra_attributes=config.extra_attributes,
-            test_headers=frozenset(map(header_of, triggers)),
-        )
-        return Receiver(sink, secrets, telling, clock=self._clock, on_trouble=self._poke)
-
     def _poke(self) -> None:
         if self._registrar is not None:
             self._registrar.poke()
-
-
-def secrets_of(config: GitlabConfig) -> Secrets:
-    """What a webhook shows us, as the settings say."""
-    return Secrets(
-        token=config.secret_token,
-        signing=config.signing_tokens,
-        token_file=config.secret_token_file,
-        signing_file=config.signing_token_file,
-        open_to_all=config.allow_anyone,
-    )
-
-
-def registrar_of(config: GitlabConfig, secrets: Secrets, api: HookApi, *, clock: Clock, owner: str) -> Registrar:
-    """The registrar of all targets of a configuration."""
-
-    def wanted(target: Target) -> Wanted:
-        return Wanted(
-            url=config.hook_url,
-            flags=flags_of(target.scope, config.event_types),
-            ssl_verify=config.hook_ssl_verify,
-            branch_filter=None if target.scope is Scope.SYSTEM else config.branch_filter,
-            secrets=frozenset(secrets.wanted),
-            version=secrets.version,
-            owner=owner,
-        )
-
-    def keeper(target: Target) -> Keeper:
-        return Keeper(
-            target,
-            api,
-            lambda: wanted(target),
-            secrets,
-            clock=clock,
-            interval=config.interval,
-            triggers=sample_triggers(config.event_types),
-            resend=config.resend,
-        )
-
-    return Registrar([keeper(target) for target in config.targets], secrets)
 
 
 def _new_api(config: GitlabConfig) -> HookApi:

@@ -13,8 +13,8 @@ from wellhead.help import help_screen
 from wellhead.runtime import Exit, configure_log, report, say
 from wellhead.settings import ProcessSettings
 
-from .adapter import registrar_of, secrets_of
 from .config import GitlabConfig
+from .source import registrar_of, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

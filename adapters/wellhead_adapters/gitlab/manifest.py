@@ -40,6 +40,9 @@ def from_manifest(
     environment = environment or {}
     problems: list[Problem] = []
     variables = {name: environment[name] for name in _FROM_ENVIRONMENT if environment.get(name)}
+    if "GITLAB_HOOK_URL" in variables:  # each has a path of its own on the one port
+        base = variables["GITLAB_HOOK_URL"].rstrip("/")
+        variables["GITLAB_HOOK_URL"] = f"{base}/{document.namespace}/{document.name}"
     variables |= _said(document.spec, problems)
     for name, variable in _SECRETS.items():
         found = _secret(document, name, documents, problems) or environment.get(variable, "")

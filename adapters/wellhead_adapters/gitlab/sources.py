@@ -1,0 +1,111 @@
+"""Every GitLabSource of `wellhead run -f` in one process: one port for all, told apart by the path of their webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wellhead.event import random_id
+from wellhead.http_server import HttpServer, Request, Response
+
+from .config import Cleanup
+from .receiver import DELIVERY_SECONDS, LIMITS
+from .source import receiver_of, registrar_of, secrets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from wellhead.adapter import Sink
+    from wellhead.clock import Clock
+
+    from .config import GitlabConfig
+    from .hook_api import HookApi
+    from .receiver import Receiver
+    from .registrar import Registrar
+
+_NOT_FOUND: Final = Response(
+    404, b"no GitLabSource has this path\n", ((b"content-type", b"text/plain; charset=utf-8"),)
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Source:
+    config: GitlabConfig
+    receiver: Receiver
+    registrar: Registrar | None
+    task: asyncio.Task[None] | None = None
+
+
+class GitlabSources:
+    """See `wellhead_adapters.cli.plan.Many`. A source's path is ``/namespace/name``."""
+
+    def __init__(self, *, clock: Clock, api: Callable[[GitlabConfig], HookApi]) -> None:
+        self._clock = clock
+        self._api = api
+        self._owner = random_id()
+        self._sources: dict[str, _Source] = {}
+        self._put = asyncio.Event()
+        self._runs = False
+        self.bound: tuple[str, int] | None = None
+        """Where it listens, once it is ready."""
+
+    def put(self, key: str, config: GitlabConfig, sink: Sink) -> None:
+        """From now on ``key`` (``GitLabSource namespace/name``) is as ``config`` says."""
+        secrets = secrets_of(config)
+        registrar = None
+        if config.registers:
+            registrar = registrar_of(config, secrets, self._api(config), clock=self._clock, owner=self._owner)
+        poke = registrar.poke if registrar is not None else lambda: None
+        receiver = receiver_of(config, sink, secrets, clock=self._clock, on_trouble=poke)
+        self._sources[key] = _Source(config, receiver, registrar)
+        self._put.set()
+        if self._runs:
+            self._start(key, self._sources[key])
+
+    def remove(self, key: str) -> None:
+        """Take nothing more in for ``key``. Its webhook is left, as the next version of its file may want it."""
+        source = self._sources.pop(key)
+        if source.task is not None:
+            source.task.cancel()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Receive for all until cancelled. Where to listen is what the first source says: the environment, for all alike."""
+        await self._put.wait()
+        first = next(iter(self._sources.values())).config
+        server = HttpServer(self._answer, limits=LIMITS, name="receiver of hook events")
+        self.bound = await server.start(first.address, first.port)
+        _log.info("GitLab's requests are taken", extra={"address": self.bound[0], "port": self.bound[1]})
+        self._runs = True
+        for key, source in self._sources.items():
+            self._start(key, source)
+        try:
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            await self._close(server)
+
+    async def _close(self, server: HttpServer) -> None:
+        for source in self._sources.values():
+            if source.task is not None:
+                source.task.cancel()
+            if source.registrar is not None and source.config.cleanup is Cleanup.ON_EXIT:
+                await source.registrar.clean_up(self._owner)
+        await server.stop(DELIVERY_SECONDS + 1)
+
+    def _start(self, key: str, source: _Source) -> None:
+        if source.registrar is not None:
+            source.task = asyncio.create_task(source.registrar.run(), name=f"registrar of {key}")
+
+    def _answer(self, request: Request) -> Response | Awaitable[Response]:
+        path = request.path.rstrip("/")
+        for key, source in self._sources.items():
+            if path.endswith(f"/{key.rpartition(' ')[2]}"):
+                return source.receiver(request)
+        only = next(iter(self._sources.values())) if len(self._sources) == 1 else None
+        if only is not None and only.registrar is None:  # its webhook was registered by hand, at whatever path
+            return only.receiver(request)
+        return _NOT_FOUND
