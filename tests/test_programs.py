@@ -280,8 +280,7 @@ async def test_an_adapter_of_another_package_is_found_by_its_entry_point(third_p
     code, it = await run(WELLHEAD, "completion", "bash", env=third_party)
     assert code == 0
     assert (
-        'words="apiserver broken burst heartbeat kafka ping doctor next produce replay demo display run validate version completion"'
-        'words="broken burst gitlab heartbeat kafka ping next produce replay demo display run validate version completion"'
+        'words="apiserver broken burst gitlab heartbeat kafka ping doctor next produce replay demo display run validate version completion"'
         in it.stdout.text
     )
 

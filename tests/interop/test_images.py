@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from tests.interop.images import Container, Program
     from tests.interop.kafka_cluster import Cluster
 
-TARGETS: Final = ("heartbeat", "ping", "kafka", "display")
-STARTED: Final = {
-    "heartbeat": "source is ready",
-    "ping": "source is ready",
-    "kafka": "source is ready",
-TARGETS: Final = ("heartbeat", "ping", "gitlab", "display")
+TARGETS: Final = ("heartbeat", "ping", "gitlab", "kafka", "display")
 STARTED: Final = {
     "heartbeat": "source is ready",
     "ping": "source is ready",
     "gitlab": "source is ready",
+    "kafka": "source is ready",
     "display": "the event display is open",
 }
 MODULE: Final = {
