@@ -27,7 +27,7 @@ from tests.gitlab.deliveries import (
 )
 from tests.gitlab.disabling import Health
 from tests.gitlab.hooks import EVENTS, TRIGGERS, Kind
-from tests.gitlab.instance import GitLab
+from tests.gitlab.instance import GitLab, Missed
 from tests.gitlab.sender import HttpSender, perform, perform_all
 from tests.gitlab.settings import Settings
 
@@ -263,6 +263,7 @@ async def test_over_the_rate_limit_of_the_root_group_nothing_is_sent_nor_logged_
     await world.push(5)
     by_hook = [entry.hook_id for entry in world.gitlab.log]
     assert (by_hook.count(1), by_hook.count(2)) == (3, 5)
+    assert world.gitlab.missed == [Missed(START, 1, "push_hooks", "Webhook rate limit exceeded")] * 2
     world.clock.go(timedelta(minutes=1))
     await world.push()
     assert [entry.hook_id for entry in world.gitlab.log].count(1) == 4
@@ -330,6 +331,7 @@ async def test_while_a_webhook_is_disabled_nothing_is_sent_nor_logged_nor_sent_l
     world.outcome = Answered(503)
     await world.push(10)
     assert len(world.received) == len(world.gitlab.log) == 4
+    assert world.gitlab.missed == [Missed(START, 1, "push_hooks", "Hook disabled")] * 6
     assert hook.health.alert_status(world.gitlab.now()) == "temporarily_disabled"
     world.clock.go(timedelta(minutes=1, seconds=1))
     assert hook.health.alert_status(world.gitlab.now()) == "executable"

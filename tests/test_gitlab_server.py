@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import gitlab
 import pytest
+import trustme
 from gitlab.exceptions import (
     GitlabAuthenticationError,
     GitlabCreateError,
@@ -25,6 +27,7 @@ from gitlab.exceptions import (
 )
 from requests import ConnectionError as NoConnection
 from requests import ReadTimeout
+from requests.exceptions import SSLError as NoTrust
 from tests.gitlab.clock import HandClock
 from tests.gitlab.deliveries import Answered, Delivery, Failed, NotSent, Outcome
 from tests.gitlab.faults import (
@@ -46,6 +49,7 @@ from tests.gitlab.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from gitlab.v4.objects import Group, Project, ProjectHook
 
@@ -135,7 +139,9 @@ def in_process(settings: Settings) -> Iterator[World]:
 
 
 @contextlib.contextmanager
-def over_http(settings: Settings) -> Iterator[World]:
+def over_http(
+    settings: Settings, *, keep_external_url: bool = False, tls: ssl.SSLContext | None = None
+) -> Iterator[World]:
     """Served from a thread with a loop of its own, as python-gitlab blocks."""
     instance, clock = made(settings)
     receiver = Receiver()
@@ -145,7 +151,7 @@ def over_http(settings: Settings) -> Iterator[World]:
     async def send(delivery: Delivery) -> Outcome:
         return receiver(delivery)
 
-    server = GitLabServer(instance, send=send)
+    server = GitLabServer(instance, send=send, keep_external_url=keep_external_url, tls=tls)
 
     async def serve() -> None:
         async with server:
@@ -295,6 +301,18 @@ def test_projects_come_by_keyset_where_asked(world: World, sort: str) -> None:
     assert pages.total is None
     found = [project.id for project in pages]
     assert found == sorted(world.instance.namespaces.projects, reverse=sort == "desc")
+
+
+def test_an_instance_with_a_certificate_of_its_own_ca_is_known_to_who_trusts_that(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with over_http(Settings(), tls=tls) as world:
+        known = gitlab.Gitlab(world.url, private_token=MAINTAINER, ssl_verify=str(tmp_path / "ca.pem"))
+        assert known.projects.get("acme/tools/anvil").web_url.startswith("https://localhost:")
+        with pytest.raises(NoTrust):
+            gitlab.Gitlab(world.url, private_token=MAINTAINER, timeout=PATIENCE).http_get("/version")
 
 
 # --- webhooks ---
@@ -521,8 +539,7 @@ def test_a_page_that_cannot_be_is_refused(world: World, page: dict[str, object])
 
 def test_links_lead_to_the_external_url_whatever_address_the_client_used() -> None:
     settings = Settings(external_url="http://gitlab.example.com")
-    with over_http(settings) as world:
-        world.instance.settings = settings  # a proxy is in front
+    with over_http(settings, keep_external_url=True) as world:
         for _ in range(2):
             world.project().hooks.create({"url": URL})
         response = world.client().http_request("get", f"/projects/{world.project().id}/hooks", per_page=1)

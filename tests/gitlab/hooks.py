@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from tests.gitlab.disabling import Health
+from tests.gitlab.disabling import AlertStatus, Health
 from tests.gitlab.namespaces import Group, Project
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ TRIGGERS: Final[Mapping[str, str]] = {
     "resource_deploy_token_hooks": "resource_deploy_token_events", "vulnerability_hooks": "vulnerability_events",
 }  # fmt: skip
 """What happens, as GitLab names it inside and in the log, and the flag that asks for it."""
+
+AUTO_DISABLED: Final = (Kind.PROJECT, Kind.GROUP)
+"""app/models/concerns/web_hooks/auto_disabling.rb, ENABLED_HOOK_TYPES, and EE's addition; never system hooks."""
 
 TEXTS: Final = (
     "url", "name", "description", "token", "push_events_branch_filter", "branch_filter_strategy",
@@ -126,6 +129,13 @@ class Hook:
         except KeyError:
             return self.url
 
+    def auto_disabled(self, settings: Settings) -> bool:
+        """`auto_disabling_enabled?`: whether failures can disable it at all."""
+        return settings.auto_disabling and self.kind in AUTO_DISABLED
+
+    def alert_status(self, now: datetime, settings: Settings) -> AlertStatus:
+        return self.health.alert_status(now) if self.auto_disabled(settings) else "executable"
+
     def wants(self, trigger: str, data: Mapping[str, object]) -> bool:
         """app/models/hooks/active_hook_filter.rb: branch filters are for pushes only."""
         if self.values.get(TRIGGERS[trigger]) is not True:
@@ -177,7 +187,7 @@ def shown_hook(hook: Hook, now: datetime, settings: Settings) -> dict[str, objec
         **flags,
         "repository_update_events": hook.values["repository_update_events"],
         "enable_ssl_verification": hook.values["enable_ssl_verification"],
-        "alert_status": hook.health.alert_status(now),
+        "alert_status": hook.alert_status(now, settings),
         "disabled_until": timestamp(until) if until else None,
         "url_variables": [{"key": key} for key in hook.url_variables],
         "push_events_branch_filter": hook.values["push_events_branch_filter"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tests.gitlab.deliveries import REQUEST_BODY_SIZE_LIMIT, Delivery, Failed, Fired, NotSent, Outcome, request
@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 
     from wellhead.clock import Clock
 
-AUTO_DISABLED: Final = (Kind.PROJECT, Kind.GROUP)
-"""app/models/concerns/web_hooks/auto_disabling.rb, ENABLED_HOOK_TYPES, and EE's addition; never system hooks."""
 SYSTEM_TRIGGERS: Final = ("repository_update_hooks", "push_hooks", "tag_push_hooks", "merge_request_hooks")
 """app/models/hooks/system_hook.rb, AVAILABLE_HOOKS: of a project's events these are a system hook's as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A hook event that was never attempted."""
+
+    at: datetime
+    hook_id: int
+    trigger: str
+    reason: str
 
 
 class GitLab:
@@ -42,6 +50,8 @@ class GitLab:
         self.tokens: dict[str, Token] = {}
         self.hooks: dict[int, Hook] = {}
         self.log: list[LogEntry] = []
+        self.missed: list[Missed] = []
+        """For tests to know; GitLab tells nobody."""
         self.samples: dict[str, Mapping[str, object]] = {}
         """Data for test requests by flag (``issues_events``), beside those that GitLab always has."""
         self._random = random.Random(seed)
@@ -151,6 +161,7 @@ class GitLab:
         if fired.hook.id not in self.hooks:
             return NotSent("Hook not found")
         if not fired.force and not self.executable(fired.hook):
+            self.missed.append(Missed(self.now(), fired.hook.id, fired.trigger, "Hook disabled"))
             return NotSent("Hook disabled")
         body = dumped(fired.data) if fired.body is None else fired.body
         delivery = request(fired, body, self.now(), self.settings, self.uuid)
@@ -167,12 +178,11 @@ class GitLab:
             return
         limit = self.settings.log_bytes
         self.log.append(entry(self._next("log"), delivery, outcome, took=took, now=now, limit=limit))
-        if not self._auto_disabled(hook):
-            return
-        hook.health = hook.health.after_success() if outcome.ok else hook.health.after_failure(now)
+        if hook.auto_disabled(self.settings):
+            hook.health = hook.health.after_success() if outcome.ok else hook.health.after_failure(now)
 
     def executable(self, hook: Hook) -> bool:
-        return not self._auto_disabled(hook) or hook.health.executable(self.now())
+        return hook.alert_status(self.now(), self.settings) == "executable"
 
     def uuid(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -180,11 +190,19 @@ class GitLab:
     def _fire(self, hooks: list[Hook], trigger: str, data: Mapping[str, object] | bytes) -> list[Fired]:
         """app/models/concerns/web_hooks/hook.rb, `async_execute`: executable first, then the rate limit."""
         body = data if isinstance(data, bytes) else None
-        return [
-            Fired(hook, trigger, _read(data), self.uuid(), body)
-            for hook in hooks
-            if self.executable(hook) and not self._rate_limited(hook)
-        ]
+        fired = []
+        for hook in hooks:
+            reason = self._unfit(hook)
+            if reason is None:
+                fired.append(Fired(hook, trigger, _read(data), self.uuid(), body))
+            else:
+                self.missed.append(Missed(self.now(), hook.id, trigger, reason))
+        return fired
+
+    def _unfit(self, hook: Hook) -> str | None:
+        if not self.executable(hook):
+            return "Hook disabled"
+        return "Webhook rate limit exceeded" if self._rate_limited(hook) else None
 
     def _rate_limited(self, hook: Hook) -> bool:
         """lib/gitlab/web_hooks/rate_limiter.rb: by root namespace, never for system hooks."""
@@ -192,9 +210,6 @@ class GitLab:
             return False
         root = hook.owner.path.partition("/")[0]
         return self.throttles.exceeded(("web_hook_calls", root), self.settings.hook_calls_per_minute, self.now())
-
-    def _auto_disabled(self, hook: Hook) -> bool:
-        return self.settings.auto_disabling and hook.kind in AUTO_DISABLED
 
     def _check(self, hook: Hook) -> None:
         problem = invalid(hook, self.settings)
