@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator
 
 
 class TlsFront:
@@ -35,9 +36,21 @@ class TlsFront:
         task.add_done_callback(self._connections.discard)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        async with _gone(writer):
             behind_reader, behind_writer = await asyncio.open_connection(*self._behind)
-            await asyncio.gather(_pass(reader, behind_writer), _pass(behind_reader, writer))
+            async with _gone(behind_writer):
+                await asyncio.gather(_pass(reader, behind_writer), _pass(behind_reader, writer))
+
+
+@contextlib.asynccontextmanager
+async def _gone(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """In the end the connection is gone, not just told to go: the loop may be closed right after."""
+    with contextlib.suppress(OSError):
+        try:
+            yield
+        finally:
+            writer.transport.abort()
+            await writer.wait_closed()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
