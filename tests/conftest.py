@@ -32,15 +32,21 @@ def one_loop_for_who_asks() -> Iterator[None]:
 
 
 @pytest.fixture
-def in_this_process() -> Iterator[None]:
-    """For a test (no coroutine) in whose process a program runs: logging and the event loop are as before afterwards."""
+def logging_as_before() -> Iterator[None]:
+    """For a test in whose process a program sets up its log: afterwards it is as it was."""
     root = logging.getLogger()
     before, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+
+
+@pytest.fixture
+def in_this_process(logging_as_before: None) -> Iterator[None]:
+    """For a test (no coroutine) in whose process a program runs: logging and the event loop are as before afterwards."""
     loop = asyncio.new_event_loop()  # looptime asks for one; asyncio.run would lose what it was given
     asyncio.set_event_loop(loop)
     yield
     loop.close()
     asyncio.set_event_loop(None)
-    root.handlers[:] = before
-    root.setLevel(level)
-    logging.raiseExceptions = raising

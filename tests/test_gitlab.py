@@ -340,6 +340,7 @@ async def test_the_access_token_is_read_from_its_file_at_each_use(tmp_path: Path
         assert (await api.locate(config.targets[0])).path.startswith("/projects/")
 
 
+@pytest.mark.usefixtures("logging_as_before")
 async def test_the_command_removes_the_webhooks_by_their_url(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async with place() as there:
         there.instance.create_hook(there.project, {"url": f"http://127.0.0.1:{free_port}/"})
@@ -353,6 +354,7 @@ async def test_the_command_removes_the_webhooks_by_their_url(free_port: int, mon
         assert await asyncio.to_thread(CleanUp().main, ["--log-level", "error"]) == 1
 
 
+@pytest.mark.usefixtures("logging_as_before")
 def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITLAB_HOOK_URL", raising=False)
     assert CleanUp().main([]) == 2
