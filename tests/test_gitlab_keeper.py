@@ -13,7 +13,7 @@ import pytest
 from tests.gitlab.faults import LOST_AFTER, LOST_BEFORE, answered, html, late, too_many_requests
 from tests.gitlab.replies import message
 from tests.gitlab.settings import Settings
-from tests.gitlab_world import HOOK_URL, INTERVAL, World
+from tests.gitlab_world import ACCESS, HOOK_URL, INTERVAL, World
 
 from wellhead_adapters.gitlab.kinds import FLAGS
 
@@ -175,6 +175,24 @@ async def test_a_gitlab_under_a_path_is_found(tmp_path: Path) -> None:
     async with world(tmp_path, settings) as it:
         await it.start().registrar.looked()
         assert is_right(it, it.webhooks[0])
+
+
+async def test_groups_and_whole_instances_have_their_webhooks_too(tmp_path: Path) -> None:
+    base = "http://gitlab.example.com"
+    events = ("push_events", "member_events", "repository_update_events")
+    async with world(tmp_path, group_urls=(f"{base}/groups/acme",), system_url=base, event_types=events) as it:
+        it.gitlab.add_token(it.gitlab.add_user("root", admin=True), ACCESS)
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(2 * MINUTE)
+        (group,) = it.gitlab.hooks_of(it.gitlab.namespaces.group("acme"))
+        (system,) = it.gitlab.hooks_of(None)
+        assert (group.values["member_events"], group.values["issues_events"]) == (True, False)
+        assert (system.values["repository_update_events"], system.values["tag_push_events"]) == (True, False)
+        assert {group.token, system.token} == {it.secret}
+        assert [keeper.facts.up for keeper in replica.registrar.keepers] == [True, True, True]
+        await replica.stop(clean_up=True)
+        assert it.gitlab.hooks == {}
 
 
 async def test_signing_tokens_are_registered_and_verified(tmp_path: Path) -> None:

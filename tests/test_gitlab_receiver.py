@@ -298,6 +298,15 @@ async def test_a_secret_that_changes_is_taken_at_once_and_the_old_one_until_gitl
     assert (await answer(it, hook_request(token="old", key="3"))).status == 401
 
 
+def test_where_webhooks_are_not_ours_only_what_the_file_holds_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("leaked\n", encoding="utf-8")
+    secrets = Secrets(token_file=path, overlap=False)
+    path.write_text("new\n", encoding="utf-8")
+    assert secrets.look()
+    assert secrets.accepted.tokens == ("new",)
+
+
 def test_a_file_may_hold_several_secrets_and_the_first_is_registered(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("present\nformer\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The secrets a webhook shows us, as they are now: from settings or files, rotated with an overlap. It calls nobody.
 
 A new secret is accepted at once, and so is the old one, until every webhook was told the new one and a minute has passed.
+Where webhooks are not ours to tell, nobody knows when that is: only what is in the files is accepted (``overlap`` False).
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ class Secrets:
         token_file: Path | None = None,
         signing_file: Path | None = None,
         open_to_all: bool = False,
+        overlap: bool = True,
     ) -> None:
         self._tokens: tuple[str, ...] = (token,) if token else ()
         self._signing = signing
         self._open = open_to_all
+        self._overlap = overlap
         self._token_file = _watched(token_file, lines)
         self._signing_file = _watched(signing_file, signing_lines)
         self._old: tuple[str, ...] = ()
@@ -84,6 +87,8 @@ class Secrets:
         self._take()
         if (self._tokens, self._signing) == (before, before_signing):
             return False
+        if not self._overlap:
+            return True
         self._old = (*before, *self._old)[:8]
         self._old_signing = (*before_signing, *self._old_signing)[:8]
         self._old_until = None

@@ -30,6 +30,7 @@ def secrets_of(config: GitlabConfig) -> Secrets:
         token_file=config.secret_token_file,
         signing_file=config.signing_token_file,
         open_to_all=config.allow_anyone,
+        overlap=config.registers,
     )
 
 
