@@ -33,11 +33,11 @@ class HookEvent:
 
 
 def read(header: Callable[[str], str | None], body: bytes) -> HookEvent:
-    """The hook event of a request. Raises `Malformed`.
+    """The hook event of a request. Raises `Malformed`. ``header`` is asked in lower case.
 
     The media type is not looked at: whoever sends, the body says by itself whether it is JSON.
     """
-    name = (header("X-Gitlab-Event") or "").strip()
+    name = (header("x-gitlab-event") or "").strip()
     if not name:
         raise Malformed("missing X-Gitlab-Event header")
     if not body:
@@ -48,15 +48,15 @@ def read(header: Callable[[str], str | None], body: bytes) -> HookEvent:
         body=body,
         payload=payload if isinstance(payload, Mapping) else {},
         key=key_of(header),
-        event_uuid=header("X-Gitlab-Event-UUID") or "",
-        webhook_uuid=header("X-Gitlab-Webhook-UUID") or "",
-        instance=header("X-Gitlab-Instance") or "",
+        event_uuid=header("x-gitlab-event-uuid") or "",
+        webhook_uuid=header("x-gitlab-webhook-uuid") or "",
+        instance=header("x-gitlab-instance") or "",
     )
 
 
 def key_of(header: Callable[[str], str | None]) -> str:
     """What says which delivery it is. A signature covers ``webhook-id``, which equals the Idempotency-Key."""
-    return header("webhook-id") or header("Idempotency-Key") or ""
+    return header("webhook-id") or header("idempotency-key") or ""
 
 
 def is_usual(key: str) -> bool:

@@ -57,6 +57,7 @@ _UNAUTHORIZED: Final = Response(401, b"no token of this webhook, or a wrong sign
 _NOT_A_POST: Final = Response(405, b"POST only\n", (*_TEXT, (b"allow", b"POST")))
 _REFUSED: Final = Response(422, b"the sink refused this event\n", _TEXT)
 _FOR_GOOD: Final = (Loss.REFUSED, Loss.POISON)
+_Header: TypeAlias = "Callable[[str], str | None]"
 _Waiter: TypeAlias = tuple[asyncio.Future[Response], asyncio.TimerHandle]
 
 
@@ -118,27 +119,28 @@ class Receiver:
         """The answer to one request; within 8 s where it is not there at once."""
         if request.method != "POST":
             return self.tally.count(_NOT_A_POST)
-        if not self._is_known(request):
+        header = _headers(request).get
+        if not self._is_known(header, request.body):
             return self.tally.count(_UNAUTHORIZED)
-        key = key_of(request.header)
+        key = key_of(header)
         if key and key in self._accepted:
             self.tally.duplicates += 1
             return self.tally.count(_ACCEPTED)
-        return self._answer(request, key)
+        return self._answer(header, request.body, key)
 
     async def drain(self) -> None:
         """Return once nothing is on its way. Cancelling it leaves the deliveries to the runtime."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _is_known(self, request: Request) -> bool:
+    def _is_known(self, header: _Header, body: bytes) -> bool:
         def verify() -> bool:
-            return accepts(self._secrets.accepted, request.header, request.body, self._clock.now().timestamp())
+            return accepts(self._secrets.accepted, header, body, self._clock.now().timestamp())
 
         # A secret that was changed a moment ago is in the file already.
         return verify() or (self._secrets.look() and verify())
 
-    def _answer(self, request: Request, key: str) -> asyncio.Future[Response]:
+    def _answer(self, header: _Header, body: bytes, key: str) -> asyncio.Future[Response]:
         """The answer, which is there within 8 s; the delivery may go on for longer, and though who asked hangs up.
 
         Who asks for what is on its way already is answered as the first who did.
@@ -155,15 +157,17 @@ class Receiver:
         if key:
             self._waiting[key] = waiters
         deadline = Deadline(loop.time() + DELIVERY_SECONDS)
-        task = loop.create_task(self._deliver(request, key, deadline, waiters), name="delivery of a hook event")
+        task = loop.create_task(self._deliver(header, body, key, deadline, waiters), name="delivery of a hook event")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return answer
 
-    async def _deliver(self, request: Request, key: str, deadline: Deadline, waiters: list[_Waiter]) -> None:
+    async def _deliver(
+        self, header: _Header, body: bytes, key: str, deadline: Deadline, waiters: list[_Waiter]
+    ) -> None:
         response = _LATE
         try:
-            response = await self._delivered(request, deadline)
+            response = await self._delivered(header, body, deadline)
         finally:
             self._waiting.pop(key, None)
             if key and response is _ACCEPTED:
@@ -172,9 +176,9 @@ class Receiver:
                 timer.cancel()
                 self._settle(answer, response)
 
-    async def _delivered(self, request: Request, deadline: Deadline) -> Response:
+    async def _delivered(self, header: _Header, body: bytes, deadline: Deadline) -> Response:
         try:
-            told = await _read(request)
+            told = await _read(header, body)
             if told.name in self._telling.test_headers:
                 self.tally.tests += 1
                 return _ACCEPTED
@@ -204,10 +208,18 @@ class Receiver:
         )
 
 
-async def _read(request: Request) -> HookEvent:
-    if len(request.body) < _LARGE:
-        return read(request.header, request.body)
-    return await asyncio.to_thread(read, request.header, request.body)
+def _headers(request: Request) -> dict[str, str]:
+    """By their names in lower case, the first of each: ten are asked for, and each search would go through all."""
+    found: dict[str, str] = {}
+    for name, value in request.headers:
+        found.setdefault(name.lower().decode("latin-1"), value.decode("utf-8", "backslashreplace"))
+    return found
+
+
+async def _read(header: _Header, body: bytes) -> HookEvent:
+    if len(body) < _LARGE:
+        return read(header, body)
+    return await asyncio.to_thread(read, header, body)
 
 
 def _project_path(told: HookEvent) -> str:

@@ -43,7 +43,7 @@ def accepts(credentials: Credentials, header: Callable[[str], str | None], body:
             credentials.keys, identity, timestamp, body, signatures
         )
     if credentials.tokens:
-        return _is_one_of(credentials.tokens, header("X-Gitlab-Token") or "")
+        return _is_one_of(credentials.tokens, header("x-gitlab-token") or "")
     return credentials.open and not credentials.keys
 
 
