@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from .missed import MOST_TRIES, Attempt, Gap, attempts, last_attempt, missed
+from .facts import KeeperFacts
+from .missed import Gap, attempts, last_attempt
+from .recovery import AGAIN_SECONDS, Recovery
 from .trouble import ApiError, wait_after
 from .webhooks import Alert, Create, Enable, Remove, Update, is_surplus, may_remove, ours, plan, unsupported, webhooks
 
@@ -21,35 +21,17 @@ if TYPE_CHECKING:
     from wellhead.clock import Clock
 
     from .hook_api import HookApi, Where
-    from .missed import Missed
     from .projecturl import Target
     from .secrets import Secrets
     from .webhooks import Step, Wanted, Webhook
 
 _ROUNDS: Final = 6  # of listing and mending, until nothing is left to mend
-_LEAST_SECONDS: Final = 15.0  # between rounds: GitLab takes five tests and five resends a minute
+_LEAST_SECONDS: Final = AGAIN_SECONDS  # between rounds: GitLab takes five tests and five resends a minute
 _SETTLE_SECONDS: Final = 10.0  # after a change it is looked at again: another replica may have changed it as well
 _RESEND_LIMIT_SECONDS: Final = 60.0
-_LOG_PAGES: Final = 200
-_ROUNDS_LEFT_TO_OTHERS: Final = 5
-_LOG_PAGE: Final = 20
 _CLEAN_UP_SECONDS: Final = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class KeeperFacts:
-    """What became of one target's webhook, for metrics."""
-
-    up: bool = False
-    changes: int = 0
-    failures: int = 0
-    recovered: int = 0
-    given_up: int = 0
-    gaps: int = 0
-    gap_seconds: float = 0.0
-    last_gap: Gap | None = None
 
 
 class Keeper:
@@ -82,15 +64,17 @@ class Keeper:
         self._known: dict[int, str] = {}
         self._seen: datetime | None = None  # when a webhook of ours that GitLab fires was last there
         self._disabled_since: datetime | None = None
-        self._settled = 0  # what has a lower id in the log needs no further look
         self._told: str | None = None
         self._unsupported: tuple[str, ...] = ()
-        self._given_up: set[str] = set()
         self._log_is_there = True
         self._next_trigger = 0
-        self._missed: deque[Missed] = deque()
-        self._rounds_left_to_others = 0
-        self._doubted = 0  # the entry of the log for which the secret was put once more
+        self._recovery = Recovery(
+            api,
+            self.facts,
+            owner=lambda: wanted().owner,
+            doubt=lambda number: self._known.pop(number, None),
+            extra=self._extra,
+        )
 
     def poke(self) -> None:
         """Look soon: something changed, or GitLab was told of a failure."""
@@ -125,7 +109,8 @@ class Keeper:
         if webhook is None or not self._resend or not where.path or not self._log_is_there:
             return wait
         try:
-            return min(wait, await self._ask_back(where, webhook))
+            again = await self._recovery.ask_back(where, webhook)
+            return wait if again is None else min(wait, again)
         except ApiError as error:
             if error.status == 429:
                 return error.retry_after or _RESEND_LIMIT_SECONDS  # the webhook is looked at then, too
@@ -242,80 +227,6 @@ class Keeper:
         except ApiError:
             return None  # an older GitLab; the moment it was noticed has to do
 
-    # Asking back.
-
-    async def _ask_back(self, where: Where, webhook: Webhook) -> float:
-        """Ask for what was missed, the oldest first, until one fails. How many seconds to wait."""
-        if not self._missed:
-            log = await self._unsettled(where, webhook)
-            self._missed = deque(one for one in missed(log, webhook.url) if self._is_worth_it(one.key, one.tries))
-            self._settled = (
-                min((one.id for one in self._missed), default=max((one.id for one in log), default=0) + 1) - 1
-            )
-            if self._is_secret_wrong(log, webhook):
-                self._missed.clear()
-                return _LEAST_SECONDS
-        if not self._missed or not self._is_ours_to_ask(webhook):
-            return self._interval
-        return await self._ask_for_all(where, webhook)
-
-    async def _ask_for_all(self, where: Where, webhook: Webhook) -> float:
-        number = 0
-        while self._missed:
-            status = await self._api.resend(where, webhook.id, self._missed[0].id)
-            if not Attempt(id=0, key="", status=status).accepted:
-                self._missed.rotate(-1)  # so that one that is never accepted holds up no other
-                return _LEAST_SECONDS  # most likely the sink is away: each failure counts towards disabling the webhook
-            self._missed.popleft()
-            number += 1
-            self.facts.recovered += 1
-        _log.info("hook events that were missed were asked back", extra=self._extra | {"events": number})
-        return self._interval
-
-    def _is_ours_to_ask(self, webhook: Webhook) -> bool:
-        """Whether it is for this process to ask: for the one that wrote the webhook last, as two would ask for the same.
-
-        That one may be dead: after some rounds in which it did nothing, another goes on.
-        """
-        if webhook.owner in (None, self._wanted().owner):
-            return True
-        self._rounds_left_to_others += 1
-        if self._rounds_left_to_others < _ROUNDS_LEFT_TO_OTHERS:
-            self._missed.clear()  # read again the next time: the other may have asked
-            return False
-        return True
-
-    def _is_secret_wrong(self, log: list[Attempt], webhook: Webhook) -> bool:
-        """Whether we answered 401 to what GitLab sent last: somebody gave the webhook another secret, which no list tells."""
-        latest = max(log, key=lambda one: one.id, default=None)
-        if latest is None or latest.status != "401" or latest.id <= self._doubted:
-            return False
-        self._doubted = latest.id
-        self._known.pop(webhook.id, None)
-        return True
-
-    async def _unsettled(self, where: Where, webhook: Webhook) -> list[Attempt]:
-        log: list[Attempt] = []
-        for page in range(1, _LOG_PAGES + 1):
-            listed = await self._api.log(where, webhook.id, page)
-            log += attempts(listed)
-            if len(listed) < _LOG_PAGE or min((one.id for one in log), default=0) <= self._settled:
-                break
-        else:
-            _log.warning(
-                "GitLab's log of hook events is longer than is read; older ones are not asked back", extra=self._extra
-            )
-        return [one for one in log if one.id > self._settled]
-
-    def _is_worth_it(self, key: str, tries: int) -> bool:
-        if tries < MOST_TRIES:
-            return True
-        if key not in self._given_up:
-            self._given_up.add(key)
-            self.facts.given_up += 1
-            _log.error("a hook event was tried in vain too often, and is given up", extra=self._extra | {"key": key})
-        return False
-
     # Telling.
 
     def _note(self, own: list[Webhook]) -> None:
@@ -330,8 +241,7 @@ class Keeper:
     def _gone_since_seen(self) -> None:
         since, self._seen = self._disabled_since or self._seen, None
         self._disabled_since = None
-        self._settled = 0
-        self._missed.clear()
+        self._recovery.forget()
         if since is not None:
             self._gap(since)
 

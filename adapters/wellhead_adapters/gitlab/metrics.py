@@ -10,7 +10,7 @@ from wellhead.metrics import Metric
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .keeper import KeeperFacts
+    from .facts import KeeperFacts
     from .receiver import Tally
 
 
