@@ -11,6 +11,7 @@ from wellhead.binding import MappedRefs, SinkBinding, resolve
 from wellhead.delivery import Policy
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, documents
+from wellhead.watched_file import stamp
 
 from .plan import Many, Plan, PlannedSource, World, plan
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from wellhead.host import Host
     from wellhead.manifest import Document
     from wellhead.settings import DeliverySettings
+    from wellhead.watched_file import Stamp
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
@@ -176,9 +178,9 @@ def _listed(files: Sequence[Path], problems: list[Problem]) -> list[Path]:
     return found
 
 
-def _stamps(files: Sequence[Path]) -> list[tuple[Path, tuple[int, int, int] | None]]:
+def _stamps(files: Sequence[Path]) -> list[tuple[Path, Stamp | None]]:
     """What is different when a file has changed, come or gone."""
-    return [(file, _stamp(file)) for file in _listed(files, [])]
+    return [(file, stamp(file)) for file in _listed(files, [])]
 
 
 def _text(file: Path) -> str:
@@ -188,11 +190,3 @@ def _text(file: Path) -> str:
         raise ConfigError([Problem(str(file), f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigError([Problem(str(file), "is not UTF-8")]) from None
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        facts = file.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size, facts.st_ino

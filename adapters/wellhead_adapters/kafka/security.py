@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from wellhead.errors import ConfigError, Problem
+from wellhead.watched_file import Stamp, stamp
 
 from .connection import Mechanism
 from .secret_files import FileProblem, secret
@@ -116,7 +117,7 @@ class FollowingContext(ssl.SSLContext):
 
     _settings: ConnectionSettings
     _files: list[Path]
-    _stamps: list[tuple[int, int, int] | None]
+    _stamps: list[Stamp | None]
     _current: ssl.SSLContext
 
     @classmethod
@@ -124,7 +125,7 @@ class FollowingContext(ssl.SSLContext):
         """One that begins with ``current``, made from ``settings`` just now."""
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
         made._settings, made._files, made._current = settings, files, current
-        made._stamps = [_stamp(file) for file in files]
+        made._stamps = [stamp(file) for file in files]
         return made
 
     def wrap_bio(
@@ -140,7 +141,7 @@ class FollowingContext(ssl.SSLContext):
         return self._current.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
     def _follow(self) -> None:
-        stamps = [_stamp(file) for file in self._files]
+        stamps = [stamp(file) for file in self._files]
         if stamps == self._stamps:
             return
         try:
@@ -215,11 +216,3 @@ def _pem_problem(name: str, error: Exception) -> str:
         return "is not the certificate of this private key (KAFKA_NET_TLS_KEY)"
     what = "a PEM certificate" if name == _AUTHORITIES else "a PEM certificate with its private key"
     return f"is not {what} (-----BEGIN …)"
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        facts = file.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size, facts.st_ino
