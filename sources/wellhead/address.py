@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_plus
 from . import __version__
 from .binding import public_url
 from .credentials import Credentials
-from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, is_stale, reaction
+from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, is_accepted, is_stale, reaction
 from .errors import NoAnswer
 from .http_binding import encode
 from .tls import Trust
@@ -136,7 +136,7 @@ class Address:
         return self._transport.begin(post, partial(self._ended, started, done))
 
     def _ended(self, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
-        if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+        if is_accepted(outcome):
             self.facts.refused_in_a_row = self._failures = 0
             self.facts.accepted_started = max(self.facts.accepted_started, started)
             if not self.up:

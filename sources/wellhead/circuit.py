@@ -43,11 +43,6 @@ class Circuit:
         """Whether one event is tried to see whether the sink is back."""
         return self._probing
 
-    @property
-    def next_probe(self) -> float:
-        """When the sink is tried next, in seconds of the loop; meaningful while it is open."""
-        return self._next
-
     def succeeded(self) -> None:
         """The sink answered as a sink does. Everyone who waits goes on."""
         self.failures = 0

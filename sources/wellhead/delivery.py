@@ -152,11 +152,11 @@ _RETRIED: Final = frozenset((404, 408, 409, 425, 429))
 
 def reaction(outcome: Outcome) -> Reaction:
     """The design's table of status codes and failures. A status beyond 599 is a broken sink: retried."""
+    if is_accepted(outcome):
+        return Reaction.ACCEPT
     if isinstance(outcome, Unanswered):
         return Reaction.HOLD if outcome.why is NoAnswer.TLS else Reaction.RETRY
     status = outcome.status
-    if 200 <= status < 300:
-        return Reaction.ACCEPT
     if status >= 500 or status in _RETRIED:
         return Reaction.RETRY
     if 300 <= status < 400 or status in _HELD:
@@ -282,6 +282,11 @@ def _aged(attempt: Attempt, kind: Reaction, sink: SinkFacts, now: float) -> Atte
         poisoned += now - attempt.failing_since
     held_since = now if kind is Reaction.HOLD and attempt.held_since is None else attempt.held_since
     return replace(attempt, poisoned=poisoned, failing_since=now, held_since=held_since)
+
+
+def is_accepted(outcome: Outcome | None) -> bool:
+    """Any 2xx."""
+    return isinstance(outcome, Answered) and 200 <= outcome.status < 300
 
 
 def is_stale(outcome: Outcome) -> bool:

@@ -142,9 +142,7 @@ def rfc3339(moment: datetime) -> str:
 
 def random_id() -> str:
     """An id for an occurrence without an identity of its own: a random UUID (version 4). Unique; no secret."""
-    digits = f"{random.getrandbits(128):032x}"
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    return _uuid(f"{random.getrandbits(128):032x}", "4")
 
 
 def utc_text(time: str) -> str:
@@ -167,8 +165,13 @@ def stable_id(*parts: str) -> str:
     """
     encoded = (part.encode("utf-8", "surrogatepass") for part in parts)
     digest = hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in encoded])).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    return _uuid(digest, "8")
+
+
+def _uuid(digits: str, version: str) -> str:
+    """The first 32 hexadecimal ``digits`` as a UUID of that version (RFC 9562, 4)."""
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-{version}{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def media_type(datacontenttype: str | None) -> str:
@@ -189,10 +192,7 @@ def _is_plain(event: CloudEvent) -> bool:
     try:
         return (
             event.specversion == "1.0"
-            and event.id.isascii()
-            and event.id.isprintable()
-            and not event.id.isspace()
-            and event.id != ""
+            and _is_plain_text(event.id)
             and event.dataschema is None
             and len(event.source) + len(event.type) + len(event.datacontenttype or "") <= _REMEMBERED
             and _are_valid(event.source, event.type, event.datacontenttype)

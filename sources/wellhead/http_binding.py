@@ -60,9 +60,7 @@ def percent_decode(header: str) -> str:
 
 def can_go_raw(event: CloudEvent) -> bool:
     """Whether every attribute can stand in a header as it is, so that every receiver reads it right."""
-    return not _names_a_mode(media_type(event.datacontenttype)) and all(
-        _RAW.fullmatch(value) is not None for _, value in _header_attributes(event)
-    )
+    return _raw_headers(event) is not None
 
 
 def encode(

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from .dead_letter_file import DeadLetterFile
-from .delivery import Answered, Outcome, Policy
+from .delivery import Answered, Outcome, Policy, is_accepted
 from .errors import DeadLetterFull, DeliveryError, Loss
 from .event import CloudEvent
 from .metrics import CircuitState, SinkCounters, SinkState
@@ -280,7 +280,7 @@ class _Delivery(Tries):
             self.done.set_exception(error)
 
     def _tried(self, outcome: Outcome | None) -> None:
-        if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+        if is_accepted(outcome):
             self.note_accepted()
             self.end(None)
         else:

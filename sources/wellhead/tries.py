@@ -18,6 +18,7 @@ from .delivery import (
     Reaction,
     Verdict,
     decide,
+    is_accepted,
     is_stale,
     jittered,
     reaction,
@@ -146,7 +147,7 @@ class Tries:
     @property
     def answered_well(self) -> bool:
         """Whether the last try was accepted."""
-        return isinstance(self.last, Answered) and 200 <= self.last.status < 300
+        return is_accepted(self.last)
 
     def start(self, done: Callable[[Outcome | None], object]) -> bool:
         """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait.
@@ -258,12 +259,12 @@ class Tries:
                 if (over := self._over()) is not None:
                     return over
                 line = circuit.place(self._until)
-                self._probe = await self._wait(line, lambda probe: circuit.ended() if probe else None)
+                self._probe = await self._wait(line, self._until, lambda probe: circuit.ended() if probe else None)
             if (over := self._over()) is not None:
                 break
             if places.take():
                 return None
-            held = await self._wait(places.place(), lambda held: places.give_back() if held else None)
+            held = await self._wait(places.place(), self._until, lambda held: places.give_back() if held else None)
             over = self._over() or (None if held else Loss.EXPIRED)
             if over is None and (self._probe or circuit is None or not circuit.open):
                 return None
@@ -274,9 +275,9 @@ class Tries:
         self._end_probe()
         return over
 
-    async def _wait(self, place: asyncio.Future[bool], undo: Callable[[bool], object]) -> bool:
-        """What ``place`` is told; False once the deadline or the fence comes first. ``undo``: if cancelled too late."""
-        timer = self._loop.call_at(self._until, _wake, place) if self._until is not None else None
+    async def _wait(self, place: asyncio.Future[bool], until: float | None, undo: Callable[[bool], object]) -> bool:
+        """What ``place`` is told; False once ``until`` or the fence comes first. ``undo``: if cancelled too late."""
+        timer = self._loop.call_at(until, _wake, place) if until is not None else None
         forget = self.fence.on_close(lambda: _wake(place)) if self.fence is not None else None
         try:
             return await place
@@ -303,7 +304,7 @@ class Tries:
         except asyncio.CancelledError:
             if self.on_wire:  # else it ended in the same turn of the loop, and gave its place back
                 self.give_up()
-            elif isinstance(self.last, Answered) and reaction(self.last) is Reaction.ACCEPT:
+            elif self.answered_well:
                 return self.last  # it was accepted in the very turn of the loop in which the drain ended
             self._end_probe()
             raise
@@ -380,19 +381,12 @@ class Tries:
     async def _pause(self, decision: Decision) -> None:
         """Wait for the next try; a fence that closes ends the wait."""
         if decision.after > 0:
-            loop = self._loop
-            woken: asyncio.Future[bool] = loop.create_future()
-            timer = loop.call_later(decision.after, _wake, woken)
-            forget = self.fence.on_close(lambda: _wake(woken)) if self.fence is not None else None
             held = decision.verdict is Verdict.HOLD
             self._lane.counters.held += held
             try:
-                await woken
+                await self._wait(self._loop.create_future(), self._loop.time() + decision.after, _unused)
             finally:
                 self._lane.counters.held -= held
-                timer.cancel()
-                if forget is not None:
-                    forget()
         if decision.verdict is Verdict.HOLD:
             self._lane.address.reread()
 

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from wellhead.delivery import Answered, Unanswered
+from wellhead.delivery import Answered, Unanswered, is_accepted
 from wellhead.errors import NoAnswer
 from wellhead.http_binding import decode
 from wellhead.transport import BODY_KEPT, in_task
@@ -73,7 +73,7 @@ class FakeTransport:
         """See `wellhead.transport.Transport.begin`."""
 
         def told(outcome: Outcome) -> None:
-            if isinstance(outcome, Answered) and 200 <= outcome.status < 300:
+            if is_accepted(outcome):
                 self.events.extend(decode(post.headers, post.body))
                 self._note()
             done(outcome)

@@ -92,6 +92,8 @@ class HttpTransport:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        if self._closed:
+            return loop.call_soon(done, Unanswered(NoAnswer.CONNECT, "the transport is closed")).cancel
         now = loop.time()
         way = post.target.prepared
         if type(way) is not _Way or way.pool.transport is not self or way.pool.dropped:
@@ -101,13 +103,9 @@ class HttpTransport:
             head += (name, b": ", value, b"\r\n")
         head += (b"content-length: %d\r\n\r\n" % len(post.body), post.body)
         attempt = Try(post, b"".join(head), done, _NEVER if post.timeout is None else now + post.timeout)
-        if self._closed:
-            loop.call_soon(attempt.end, Unanswered(NoAnswer.CONNECT, "the transport is closed"))
-            return partial(self._cancel, attempt)
         self.tries.add(attempt)
         way.pool.serve(attempt, now)
-        if attempt.due < self._alarm_at:
-            self._set_alarm(attempt.due)
+        self.hurried(attempt)
         return partial(self._cancel, attempt)
 
     async def aclose(self) -> None:
@@ -117,7 +115,7 @@ class HttpTransport:
             self._alarm.cancel()
         closing = [pool.close() for pool in tuple(self._pools.values())]
         for attempt in tuple(self.tries):
-            self._fail(attempt, NoAnswer.RESET, "the transport was closed")
+            self.fail(attempt, NoAnswer.RESET, "the transport was closed")
         await asyncio.gather(*(task for tasks in closing for task in tasks), return_exceptions=True)
         self._pools.clear()
         await asyncio.sleep(0)  # transports that were aborted are closed in the loop's next turn
@@ -126,12 +124,8 @@ class HttpTransport:
         """Seconds for which a new connection is kept, spread so that not all are renewed at once."""
         return self._age_seconds * (0.8 + 0.4 * self._luck())
 
-    def failed(self, attempt: Try, why: NoAnswer, detail: str) -> None:
-        """No connection could be made for it."""
-        self._fail(attempt, why, detail)
-
     def hurried(self, attempt: Try) -> None:
-        """It is due sooner than it was."""
+        """It is due, maybe sooner than it was, and than any other."""
         if attempt.due < self._alarm_at:
             self._set_alarm(attempt.due)
 
@@ -175,7 +169,7 @@ class HttpTransport:
             if attempt.connection is not None:
                 attempt.connection.overdue(why)
             else:
-                self._fail(attempt, NoAnswer.CONNECT, attempt.late or f"no connection within {seconds} s")
+                self.fail(attempt, NoAnswer.CONNECT, attempt.late or f"no connection within {seconds} s")
         following = min((attempt.due for attempt in self.tries), default=_NEVER)
         if following < self._alarm_at:
             self._set_alarm(following)
@@ -186,7 +180,8 @@ class HttpTransport:
         if attempt.connection is not None:
             attempt.connection.abort()
 
-    def _fail(self, attempt: Try, why: NoAnswer, detail: str) -> None:
+    def fail(self, attempt: Try, why: NoAnswer, detail: str) -> None:
+        """It ends without an answer, and with it the connection that carries it."""
         if attempt.connection is not None:
             attempt.connection.fail(why, detail)
         else:
@@ -347,7 +342,7 @@ class _Pool:
                 return
             failure = NoAnswer.CONNECT, "the connection was closed at once"
         if asked.by.waits:
-            self.transport.failed(asked.by, *failure)
+            self.transport.fail(asked.by, *failure)
 
     def _drop_if_empty(self) -> None:
         if not (self._open or self._connecting or any(attempt.waits for attempt in self._waiting)):
