@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import string
+import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
@@ -11,8 +12,21 @@ from cloudevents.core.v1.event import CloudEvent as SdkEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
+import wellhead.event
+import wellhead.http_binding
 from wellhead.errors import InvalidEvent, Problem
-from wellhead.event import CloudEvent, ExtensionValue, is_json, media_type, rfc3339, stable_id, utc_text
+from wellhead.event import (
+    CloudEvent,
+    ExtensionValue,
+    is_json,
+    media_type,
+    random_id,
+    rfc3339,
+    rfc3339_of,
+    stable_id,
+    utc_text,
+)
+from wellhead.http_binding import encode
 
 MINIMAL: Final[dict[str, Any]] = {"id": "1", "source": "/s", "type": "t"}
 NONCHARACTERS: Final = ("\ufdd0", "\ufdef", "\ufffe", "\uffff", "\U0001fffe", "\U0010ffff")
@@ -240,6 +254,41 @@ def test_rfc3339_writes_utc_without_trailing_zeros_as_go_does(moment: datetime, 
 def test_rfc3339_refuses_a_moment_without_a_zone() -> None:
     with pytest.raises(ValueError, match=r"has no time zone"):
         rfc3339(datetime(2026, 1, 1))  # noqa: DTZ001 - the point of the test
+
+
+@given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_nanoseconds_since_1970_are_written_as_their_moment_is(moment: datetime) -> None:
+    microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert rfc3339_of(microseconds * 1000) == rfc3339(moment)
+
+
+@given(st.integers(0, 10**9 - 1))
+def test_all_nine_digits_of_a_second_are_written(nanoseconds: int) -> None:
+    text = rfc3339_of(1_767_323_045 * 10**9 + nanoseconds)
+    assert utc_text(text) == text
+    assert text[:19] == "2026-01-02T03:04:05"
+    assert int(text[20:-1].ljust(9, "0") or 0) == nanoseconds
+
+
+def test_an_instant_beyond_the_calendar_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        rfc3339_of(2**63 * 10**3)
+
+
+def test_a_random_id_is_a_uuid_of_version_4_and_another_each_time() -> None:
+    ids = [random_id() for _ in range(1000)]
+    assert len({*ids}) == 1000
+    assert {uuid.UUID(one).version for one in ids} == {4}
+    assert {uuid.UUID(one).variant for one in ids} == {uuid.RFC_4122}
+
+
+def test_sources_without_end_do_not_fill_the_memory() -> None:
+    for number in range(3000):
+        encode(CloudEvent(id="1", source=f"/{number}", type="a"))
+    encode(CloudEvent(id="1", source=f"/{'long' * 1000}", type="a"))
+    assert len(wellhead.event._valid) <= 1024
+    assert len(wellhead.http_binding._common) <= 1024
+    assert max(len(lines) for lines in wellhead.http_binding._common.values()) <= 512
 
 
 @given(moment=st.datetimes(min_value=datetime(2, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - Hypothesis wants it so

@@ -18,6 +18,8 @@ from wellhead.event import RESERVED_NAMES, CloudEvent, ExtensionValue, is_json, 
 from wellhead.http_binding import (
     BATCH,
     STRUCTURED,
+    _is_plain_raw,
+    _is_raw,
     can_go_raw,
     decode,
     decode_batch,
@@ -25,6 +27,8 @@ from wellhead.http_binding import (
     encode,
     encode_batch,
     encode_structured,
+    header_lines,
+    header_pairs,
     percent_decode,
     percent_encode,
 )
@@ -334,6 +338,20 @@ def test_every_event_is_read_as_it_was_sent_in_every_mode(
     headers, body = encode(event, structured=structured, percent=percent)
     expected = in_structured_mode(event) if is_structured(headers) else in_binary_mode(event)
     assert replace(one(headers, body), data_base64=False) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.from_regex(rb"[a-z-]{1,20}", fullmatch=True), st.from_regex(rb"[!-~ ]{0,40}", fullmatch=True))
+    )
+)
+def test_headers_and_the_lines_that_hold_them_are_the_same(headers: list[tuple[bytes, bytes]]) -> None:
+    assert header_pairs(header_lines(headers)) == headers
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1))
+def test_printable_ascii_is_told_raw_by_a_look_as_by_the_whole_rule(value: str) -> None:
+    assert _is_plain_raw(value) == _is_raw(value)
 
 
 @given(event=cloud_events(texts=HEADER_TEXTS, extensions=HEADER_TEXTS))

@@ -10,7 +10,7 @@ import pytest
 
 from wellhead.delivery import Answered, Outcome, Unanswered
 from wellhead.event import CloudEvent
-from wellhead.http_binding import BATCH, encode, encode_batch
+from wellhead.http_binding import BATCH, encode, encode_batch, header_lines
 from wellhead.testing import Answer, FakeTransport, Hang, LoopClock, RecordingSink, Reset, running
 from wellhead.testing.clock import START
 from wellhead.transport import Post, Target, one_try
@@ -56,7 +56,7 @@ def status(outcome: Outcome) -> int:
 
 def post_of(sink: RecordingSink, number: int) -> Post:
     headers, body = encode(event(number))
-    return Post(target=Target(sink.url), headers=tuple(headers), body=body, timeout=5)
+    return Post(target=Target(sink.url), lines=header_lines(headers), body=body, timeout=5)
 
 
 class TestTheRecordingSink:
@@ -72,15 +72,19 @@ class TestTheRecordingSink:
         batch = encode_batch([event(1), event(2)])
         async with RecordingSink() as sink:
             await one_try(
-                transport, Post(target=Target(sink.url), headers=((b"content-type", BATCH.encode()),), body=batch)
+                transport,
+                Post(target=Target(sink.url), lines=header_lines([(b"content-type", BATCH.encode())]), body=batch),
             )
             assert await sink.accepted(2) == [event(1), event(2)]
 
     async def test_what_is_no_event_is_refused_and_told(self, transport: HttpTransport) -> None:
         async with RecordingSink() as sink:
-            assert status(await one_try(transport, Post(target=Target(sink.url), headers=(), body=b"hello"))) == 415
+            assert status(await one_try(transport, Post(target=Target(sink.url), lines=b"", body=b"hello"))) == 415
             broken = ((b"ce-specversion", b"1.0"), (b"ce-id", b"1"))
-            assert status(await one_try(transport, Post(target=Target(sink.url), headers=broken, body=b""))) == 400
+            assert (
+                status(await one_try(transport, Post(target=Target(sink.url), lines=header_lines(broken), body=b"")))
+                == 400
+            )
             assert len(sink.invalid) == 2
             assert sink.requests == []
 
@@ -125,7 +129,7 @@ class TestTheFakeTransport:
         waiting = asyncio.create_task(transport.accepted(2))
         headers, body = encode(event(1))
         for _ in range(2):
-            await one_try(transport, Post(target=Target("http://sink/"), headers=tuple(headers), body=body))
+            await one_try(transport, Post(target=Target("http://sink/"), lines=header_lines(headers), body=body))
         assert await waiting == [event(1), event(1)]
         assert len(await transport.came(2)) == 2
 

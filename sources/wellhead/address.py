@@ -9,7 +9,6 @@ import asyncio
 import logging
 import ssl
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -18,12 +17,12 @@ from .binding import public_url
 from .credentials import Credentials
 from .delivery import Answered, Outcome, Reaction, SinkFacts, Unanswered, is_accepted, is_stale, reaction
 from .errors import NoAnswer
-from .http_binding import encode
+from .http_binding import encode_lines
 from .tls import Trust
 from .transport import Post, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .binding import SinkBinding
     from .credentials import Headers
@@ -96,9 +95,9 @@ class Address:
         """Who we are to it."""
         return self._credentials
 
-    def encode(self, event: CloudEvent) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
-        """Headers and body of ``event``, the same for all its tries; credentials are added at each."""
-        return encode(event, structured=self._structured, percent=self._percent)
+    def encode(self, event: CloudEvent) -> tuple[bytes, bytes]:
+        """Header lines and body of ``event``, the same for all its tries; credentials are added at each."""
+        return encode_lines(event, structured=self._structured, percent=self._percent)
 
     def credentials_changed_since(self, sent: Headers, now: float) -> bool:
         """Whether a try that went with ``sent`` (the object that was in `Address.sent`) would go with others now."""
@@ -106,45 +105,47 @@ class Address:
 
     def begin(
         self,
-        headers: Sequence[tuple[bytes, bytes]],
+        lines: bytes,
         body: bytes,
         done: Callable[[Outcome], object],
-        *,
         started: float,
         timeout: float | None,
-        fresh: bool = False,
+        fresh: bool = False,  # noqa: FBT001, FBT002 - by position: this is called for each event
     ) -> Callable[[], None]:
         """One try: `wellhead.transport.Transport.begin` with this address's credentials and certificates.
 
-        ``started`` is now. Afterwards ``sent`` holds the credentials that this try goes with.
+        ``started`` is now. Afterwards ``sent`` holds the credentials that this try goes with. Whoever called `begin`
+        calls `noted` once it has ended.
         """
         tls = None
         if self.unreachable:
             unanswered = Unanswered(NoAnswer.CONNECT, self.unreachable)
-            return asyncio.get_running_loop().call_soon(self._ended, started, done, unanswered).cancel
+            return asyncio.get_running_loop().call_soon(done, unanswered).cancel
         if self._secure:
             try:
                 tls = self._trust.context()
             except ssl.SSLError as error:
                 loop = asyncio.get_running_loop()
-                return loop.call_soon(self._ended, started, done, Unanswered(NoAnswer.TLS, str(error))).cancel
+                return loop.call_soon(done, Unanswered(NoAnswer.TLS, str(error))).cancel
         credentials = self._credentials.headers(started)
         if credentials is not self.sent or tls is not self._target.tls:
             self.sent = credentials
             self._target = Target(self.url, tls, (*self._headers, *credentials))
-        post = Post(self._target, headers, body, timeout, fresh)
-        return self._transport.begin(post, partial(self._ended, started, done))
+        return self._transport.begin(Post(self._target, lines, body, timeout, fresh), done)
 
-    def _ended(self, started: float, done: Callable[[Outcome], object], outcome: Outcome) -> None:
-        if is_accepted(outcome):
-            self.facts.refused_in_a_row = self._failures = 0
-            self.facts.accepted_started = max(self.facts.accepted_started, started)
-            if not self.up:
-                self._note_up()
-        else:
+    def noted(self, outcome: Outcome, started: float) -> Outcome:
+        """How the try that began at ``started`` ended, without our secrets; what it tells of the address is kept."""
+        if not is_accepted(outcome):
             outcome = self._without_secrets(outcome)
             self._note_trouble(outcome, started)
-        done(outcome)
+            return outcome
+        facts = self.facts
+        facts.refused_in_a_row = self._failures = 0
+        if started > facts.accepted_started:  # noqa: PLR1730 - a call less for each event
+            facts.accepted_started = started
+        if not self.up:
+            self._note_up()
+        return outcome
 
     def note_refused(self) -> None:
         """An event was refused for good: one more in a row, which the brake counts."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from .batch import BatchLimits, fill
 from .delivery import Outcome, Unanswered
 from .errors import NoAnswer
-from .http_binding import BATCH
+from .http_binding import BATCH, header_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .places import Places
 
 _log = logging.getLogger(__name__)
-_HEADERS: Final = ((b"content-type", BATCH.encode()),)
+_LINES: Final = header_lines(((b"content-type", BATCH.encode()),))
 _TICK: Final = 0.001  # of uvloop's clock; a timer may be early by so much
 
 
@@ -207,6 +207,7 @@ class Batches:
         def ended(outcome: Outcome) -> None:
             post.ended, post.members, post.end = True, [], _nothing  # else each batch leaves a cycle to the collector
             self._places.give_back()
+            outcome = self._address.noted(outcome, now)
             for member in members:
                 done, member.done = member.done, None
                 if done is not None:
@@ -214,7 +215,7 @@ class Batches:
 
         try:
             post.end = self._address.begin(
-                _HEADERS,
+                _LINES,
                 b"[" + b",".join([member.octets for member in members]) + b"]",
                 ended,
                 started=now,

@@ -111,6 +111,9 @@ _SPEC_FIELDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
 }
 
 
+_STATUS: Final = tuple(map(str, range(600)))  # made once, as each event has one
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The sink answered a try. ``retry_after`` is the header as it came; ``body`` its first bytes."""
@@ -122,6 +125,11 @@ class Answered:
     def __str__(self) -> str:
         return f"HTTP {self.status}"
 
+    @property
+    def word(self) -> str:
+        """Its name in metrics."""
+        return _STATUS[self.status] if self.status < len(_STATUS) else str(self.status)
+
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
@@ -132,6 +140,11 @@ class Unanswered:
 
     def __str__(self) -> str:
         return f"{self.why.value}: {self.detail}"
+
+    @property
+    def word(self) -> str:
+        """Its name in metrics."""
+        return self.why.value
 
 
 Outcome: TypeAlias = Answered | Unanswered

@@ -10,7 +10,6 @@ import base64
 import binascii
 import json
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .errors import InvalidEvent, MalformedEvent, NotAnEvent, Problem
@@ -35,8 +34,11 @@ _ENCODED = re.compile(rb"[^!#$&-~]")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _GO_JSON: Final = ("", "application/json", "text/json")
-_STRUCTURED_HEADER: Final = (b"content-type", STRUCTURED.encode())
+_STRUCTURED_LINE: Final = b"content-type: %b\r\n" % STRUCTURED.encode()
 _REMEMBERED: Final = 512  # characters
+_SOURCES: Final = 1024
+_common: Final[dict[tuple[str, str, str, str | None], str]] = {}
+"""The header lines of sources of late: short ones, and not many."""
 _MAX_INTEGER_DIGITS: Final = 11
 
 
@@ -60,86 +62,107 @@ def percent_decode(header: str) -> str:
 
 def can_go_raw(event: CloudEvent) -> bool:
     """Whether every attribute can stand in a header as it is, so that every receiver reads it right."""
-    return _raw_headers(event) is not None
+    return _raw_lines(event) is not None
 
 
 def encode(
     event: CloudEvent, *, structured: bool = False, percent: bool = False
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body of one request that carries ``event``.
+    """Headers and body of one request that carries ``event``; see `encode_lines`."""
+    lines, body = encode_lines(event, structured=structured, percent=percent)
+    return header_pairs(lines), body
+
+
+def encode_lines(event: CloudEvent, *, structured: bool = False, percent: bool = False) -> tuple[bytes, bytes]:
+    """Headers, as the lines that HTTP/1.1 has of them, and body of one request that carries ``event``.
 
     Binary mode unless ``structured``. An attribute that cannot stand raw in a header is percent-encoded where
     ``percent`` is set; else the event is sent structured, which also receivers that do not decode read right. So is
     one whose data is an event: its media type as Content-Type would say structured mode.
     """
     if not structured:
-        headers = _percent_headers(event) if percent else _raw_headers(event)
-        if headers is not None:
-            return headers, event.data or b""
-    return [_STRUCTURED_HEADER], encode_structured(event)
+        lines = _percent_lines(event) if percent else _raw_lines(event)
+        if lines is not None:
+            return lines, event.data or b""
+    return _STRUCTURED_LINE, encode_structured(event)
 
 
-def _raw_headers(event: CloudEvent) -> list[tuple[bytes, bytes]] | None:
+def header_lines(headers: Headers) -> bytes:
+    """``headers`` as HTTP/1.1 has them, each ended by CR LF. Names and values hold neither."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def header_pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """What `header_lines` made of headers, taken apart again."""
+    found = []
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b": ")
+        found.append((name, value))
+    return found
+
+
+def _raw_lines(event: CloudEvent) -> bytes | None:
     """The headers of binary mode with every attribute as it is; None where one cannot stand so."""
-    kind = event.datacontenttype
-    if len(event.source) + len(event.type) + len(kind or "") > _REMEMBERED:
-        common = _common_headers.__wrapped__(event.specversion, event.source, event.type, kind)
-    else:
-        common = _common_headers(event.specversion, event.source, event.type, kind)
-    if common is None or not _is_raw(event.id):
+    origin = (event.specversion, event.source, event.type, event.datacontenttype)
+    common = _common.get(origin)
+    if common is None:
+        common = _common_lines(*origin)
+    raw = _is_plain_raw if event.plain else _is_raw
+    if not common or not raw(event.id):
         return None
-    headers = [(b"ce-id", event.id.encode("ascii")), *common]
+    lines = f"ce-id: {event.id}\r\n{common}"
     if event.time is not None:
-        headers.append((b"ce-time", event.time.encode("ascii")))  # RFC 3339 always can
+        lines += f"ce-time: {event.time}\r\n"  # RFC 3339 always can
     if event.subject is not None:
-        if not _is_raw(event.subject):
+        if not raw(event.subject):
             return None
-        headers.append((b"ce-subject", event.subject.encode("ascii")))
+        lines += f"ce-subject: {event.subject}\r\n"
     if event.dataschema is not None:
         if not _is_raw(event.dataschema):
             return None
-        headers.append((b"ce-dataschema", event.dataschema.encode("ascii")))
+        lines += f"ce-dataschema: {event.dataschema}\r\n"
     for name, value in event.extensions.items():
-        text = value if type(value) is str else _text(value)
-        if not _is_raw(text):
+        text = value if value.__class__ is str else _text(value)
+        if not raw(text):
             return None
-        headers.append((_header(name), text.encode("ascii")))
-    return headers
+        lines += f"ce-{name}: {text}\r\n"
+    return lines.encode("ascii")
 
 
 def _is_raw(value: str) -> bool:
-    # What has none of these needs no expression, which costs four times as much.
-    plain = value.isascii() and value.isprintable() and not (" " in value or "%" in value or '"' in value)
-    return plain or _RAW.fullmatch(value) is not None
+    return _RAW.fullmatch(value) is not None
 
 
-@lru_cache(maxsize=1024)
-def _header(name: str) -> bytes:
-    return b"ce-" + name.encode("ascii")
+def _is_plain_raw(value: str) -> bool:
+    """`_is_raw` of printable ASCII: what has none of these needs no expression, which costs many times as much."""
+    return not ("%" in value or " " in value or '"' in value) or _RAW.fullmatch(value) is not None
 
 
-@lru_cache(maxsize=1024)
-def _common_headers(
-    specversion: str, source: str, kind: str, datacontenttype: str | None
-) -> tuple[tuple[bytes, bytes], ...] | None:
-    """Those that all events of a source have in common; None where one cannot be had, or would say structured mode."""
-    if _RAW.fullmatch(source) is None or _RAW.fullmatch(kind) is None or _names_a_mode(media_type(datacontenttype)):
-        return None
-    headers = ((b"ce-specversion", specversion.encode()), (b"ce-source", source.encode()), (b"ce-type", kind.encode()))
-    return headers if datacontenttype is None else (*headers, (b"content-type", datacontenttype.encode()))
+def _common_lines(specversion: str, source: str, kind: str, datacontenttype: str | None) -> str:
+    """Those that all events of a source have in common, for `_common` to remember.
+
+    "" where one cannot be had, or would say structured mode.
+    """
+    lines = ""
+    if _is_raw(source) and _is_raw(kind) and not _names_a_mode(media_type(datacontenttype)):
+        lines = f"ce-specversion: {specversion}\r\nce-source: {source}\r\nce-type: {kind}\r\n"
+        if datacontenttype is not None:
+            lines += f"content-type: {datacontenttype}\r\n"
+    if len(lines) <= _REMEMBERED:
+        if len(_common) >= _SOURCES:
+            _common.clear()
+        _common[specversion, source, kind, datacontenttype] = lines
+    return lines
 
 
-def _percent_headers(event: CloudEvent) -> list[tuple[bytes, bytes]] | None:
+def _percent_lines(event: CloudEvent) -> bytes | None:
     """The headers of binary mode, encoded as HTTP binding 3.1.3.2 says; None where the media type says structured."""
     if _names_a_mode(media_type(event.datacontenttype)):
         return None
-    headers = [
-        (b"ce-" + name.encode("ascii"), percent_encode(value).encode("ascii"))
-        for name, value in _header_attributes(event)
-    ]
+    lines = "".join(f"ce-{name}: {percent_encode(value)}\r\n" for name, value in _header_attributes(event))
     if event.datacontenttype is not None:
-        headers.append((b"content-type", event.datacontenttype.encode()))
-    return headers
+        lines += f"content-type: {event.datacontenttype}\r\n"
+    return lines.encode("ascii")
 
 
 def encode_structured(event: CloudEvent) -> bytes:

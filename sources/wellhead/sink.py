@@ -14,10 +14,11 @@ from .dead_letter_file import DeadLetterFile
 from .delivery import Answered, Outcome, Policy, is_accepted
 from .errors import DeadLetterFull, DeliveryError, Loss
 from .event import CloudEvent
+from .http_binding import header_lines
 from .metrics import CircuitState, SinkCounters, SinkState
 from .places import Places
 from .telemetry import DEAD_LETTERED, DELIVERED
-from .tries import REFUSED, Lane, Tries
+from .tries import REFUSED, Lane, Tries, unused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,13 +111,13 @@ class HttpSink:
         counters = self.counters
         counters.taken += 1
         counters.in_flight += 1
-        loop = self._loop or self._in_loop()
-        delivery = _Delivery(self, self.lane, ours, deadline, fence, loop, after)
+        delivery = _Delivery(self, ours, deadline, fence, self._loop or self._in_loop(), after)
         if self._stopped:
             delivery.end(Loss.STOPPED)
         else:
             self._deliveries.add(delivery)
-            delivery.begin()
+            if not delivery.start():
+                delivery.go_on(None)
         # A cancelled caller cancels this future, not the delivery, which is ours; `drain` waits for it.
         await delivery.done
 
@@ -160,9 +161,7 @@ class HttpSink:
 
     def ended(self, delivery: _Delivery, loss: Loss | None, *, dead_lettered: bool) -> DeliveryError | None:
         """Count and log the end of a delivery, once; the error for its caller, if it is one."""
-        self._deliveries.discard(delivery)
-        if self._empty is not None and not self._deliveries and not self._empty.done():
-            self._empty.set_result(None)
+        self.forget(delivery)
         counters = self.counters
         counters.in_flight -= 1
         if loss is None:
@@ -176,6 +175,12 @@ class HttpSink:
         else:
             counters.count_drop(loss.value)
         return self._lost(delivery, loss)
+
+    def forget(self, delivery: _Delivery) -> None:
+        """It has ended, as `drain` wants to know."""
+        self._deliveries.discard(delivery)
+        if self._empty is not None and not self._deliveries and not self._empty.done():
+            self._empty.set_result(None)
 
     def _lost(self, delivery: _Delivery, loss: Loss) -> DeliveryError:
         event = delivery.event
@@ -198,7 +203,7 @@ class HttpSink:
         now = asyncio.get_running_loop().time()
         until = max(deadline.at, now + _DEAD_LETTER_PATIENCE.total_seconds()) if deadline is not None else None
         dead = Tries(lane, letter, until, delivery.fence, asyncio.get_running_loop())
-        dead.extra_headers = delivery.extra_headers
+        dead.extra_lines = delivery.extra_lines
         loss = await dead.settle()
         if loss is not None and loss is not Loss.FENCED:
             facts = {"sink": lane.address.shown, "id": letter.id, "last": str(dead)}
@@ -233,29 +238,23 @@ class _Delivery(Tries):
     def __init__(
         self,
         sink: HttpSink,
-        lane: Lane,
         event: CloudEvent,
         deadline: Deadline | None,
         fence: Fence | None,
         loop: asyncio.AbstractEventLoop,
         after: Attempt | None,
     ) -> None:
-        super().__init__(lane, event, None if deadline is None else deadline.at, fence, loop, after)
+        super().__init__(sink.lane, event, None if deadline is None else deadline.at, fence, loop, after)
         self._sink = sink
         self.deadline = deadline
         self._taken_at = loop.time()
         self._span = None
         if sink.tracer is not None:
             self._span = sink.tracer.start(event, sink.address.shown)
-            self.extra_headers = self._span.headers() if self._span is not None else ()
+            self.extra_lines = header_lines(self._span.headers()) if self._span is not None else b""
         self.done: asyncio.Future[None] = loop.create_future()
         self.task: asyncio.Task[None] | None = None
         self._is_over = False
-
-    def begin(self) -> None:
-        """Try it at once if that may be, else in its turn."""
-        if not self.start(self._tried):
-            self._go_on(None)
 
     def stop(self) -> bool:
         """End it early, as `HttpSink.drain` does. False where it has ended already."""
@@ -279,14 +278,44 @@ class _Delivery(Tries):
         else:
             self.done.set_exception(error)
 
-    def _tried(self, outcome: Outcome | None) -> None:
-        if is_accepted(outcome):
+    def tried(self, outcome: Outcome | None) -> None:
+        """See `Tries.tried`. What an event that is accepted at once still takes, as nearly every one is."""
+        if (
+            self.task is not None
+            or self._member is not None
+            or outcome.__class__ is not Answered
+            or not 200 <= outcome.status < 300
+        ):
+            super().tried(outcome)
+            return
+        lane = self._lane
+        self.on_wire = False
+        self._end = unused
+        self.last = outcome
+        self._is_over = True
+        lane.places.give_back()
+        lane.address.noted(outcome, self._started)
+        if lane.circuit is not None and lane.circuit.failures:
+            lane.circuit.succeeded()
+        self._sink.forget(self)
+        lane.counters.count_accepted_at_once(outcome.word, self._loop.time() - self._started)
+        if self._span is not None:
+            self._span.end(DELIVERED)
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def told(self, outcome: Outcome | None) -> None:
+        """See `Tries.told`. The first try's has no task that waits for it."""
+        if self.task is not None:
+            super().told(outcome)
+        elif is_accepted(outcome):
             self.note_accepted()
             self.end(None)
         else:
-            self._go_on(outcome)
+            self.go_on(outcome)
 
-    def _go_on(self, outcome: Outcome | None) -> None:
+    def go_on(self, outcome: Outcome | None) -> None:
+        """Whatever comes after a first try, or before it: in a task."""
         self.task = asyncio.create_task(self._sink.deliver(self, outcome), name=f"deliver {self.event.id}")
         self.task.add_done_callback(self._task_ended)
 

@@ -16,6 +16,7 @@ from .delivery import (
     Outcome,
     Policy,
     Reaction,
+    Unanswered,
     Verdict,
     decide,
     is_accepted,
@@ -28,7 +29,7 @@ from .http_binding import encode_structured
 from .transport import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .adapter import Fence
     from .batches import Batches, Member
@@ -78,12 +79,12 @@ class Tries:
     """One event's at one address. Either `start` or `settle` is called first; `settle` goes on from what `start` got."""
 
     __slots__ = (
+        "_answer",
         "_body",
         "_bound",
-        "_done",
         "_end",
-        "_headers",
         "_lane",
+        "_lines",
         "_loop",
         "_member",
         "_probe",
@@ -93,7 +94,7 @@ class Tries:
         "_until",
         "attempt",
         "event",
-        "extra_headers",
+        "extra_lines",
         "fence",
         "last",
         "number",
@@ -110,10 +111,10 @@ class Tries:
         loop: asyncio.AbstractEventLoop,
         after: Attempt | None = None,
     ) -> None:
-        self.attempt = after or _FIRST
+        self.attempt = _FIRST if after is None else after
         """What the next try goes by."""
-        self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
-        """What each try carries beside the event. Set before the first."""
+        self.extra_lines = b""
+        """Headers that each try carries beside the event. Set before the first."""
         self.last: Outcome | None = None
         self.number = 0
         self.on_wire = False
@@ -122,14 +123,15 @@ class Tries:
         self.event = event
         self._until = until
         self.fence = fence
-        self._headers: Sequence[tuple[bytes, bytes]] = ()
+        self._lines = b""
         self._body = b""
         self._sent: Headers = ()
         self._started = 0.0
         self._unclear = False
         self._probe = False
         self._member: Member | None = None
-        self._bound = lane.batches.limits.events if lane.batches is not None else 1
+        self._answer: asyncio.Future[Outcome | None] | None = None
+        self._bound = 1 if lane.batches is None else lane.batches.limits.events
 
     def __str__(self) -> str:
         if self._is_with_sink():
@@ -149,11 +151,8 @@ class Tries:
         """Whether the last try was accepted."""
         return is_accepted(self.last)
 
-    def start(self, done: Callable[[Outcome | None], object]) -> bool:
-        """Make the first try at once and without a task; ``done`` gets its outcome. False where it has to wait.
-
-        The outcome is None where its time was over before the batch that it was to go with went.
-        """
+    def start(self) -> bool:
+        """Make the first try at once and without a task; `told` gets its outcome. False where it has to wait."""
         lane = self._lane
         if lane.circuit is not None and lane.circuit.open:
             return False
@@ -162,11 +161,16 @@ class Tries:
         if not lane.places.take():
             return False
         try:
-            self._begin(done, fresh=False)
+            self._begin(fresh=False)
         except Exception:  # noqa: BLE001 - a mistake of ours: met again, told and counted in the delivery's task
             lane.places.give_back()
             return False
         return True
+
+    def told(self, outcome: Outcome | None) -> None:
+        """How a try ended; None where its time was over before the batch that it was to go with went."""
+        if self._answer is not None:
+            settle(self._answer, outcome)
 
     def give_up(self) -> None:
         """End the try that `start` made; nobody is told."""
@@ -292,15 +296,16 @@ class Tries:
                 forget()
 
     async def _try(self, *, fresh: bool) -> Outcome | None:
-        ended: asyncio.Future[Outcome | None] = self._loop.create_future()
+        answer: asyncio.Future[Outcome | None] = self._loop.create_future()
+        self._answer = answer
         try:
-            self._begin(partial(settle, ended), fresh=fresh)
+            self._begin(fresh=fresh)
         except Exception:
             self._lane.places.give_back()
             self._end_probe()
             raise
         try:
-            return await ended
+            return await answer
         except asyncio.CancelledError:
             if self.on_wire:  # else it ended in the same turn of the loop, and gave its place back
                 self.give_up()
@@ -309,52 +314,51 @@ class Tries:
             self._end_probe()
             raise
 
-    def _begin(self, done: Callable[[Outcome | None], object], *, fresh: bool) -> None:
+    def _begin(self, *, fresh: bool) -> None:
         lane = self._lane
-        self._done = done
         if lane.batches is not None:
             self._join(lane.batches, fresh=fresh)
         else:
-            if not self._headers:
-                self._headers, self._body = lane.address.encode(self.event)
-                if self.extra_headers:
-                    self._headers = (*self._headers, *self.extra_headers)
+            address = lane.address
+            if not self._lines:
+                self._lines, self._body = address.encode(self.event)
+                if self.extra_lines:
+                    self._lines += self.extra_lines
             self._started = now = self._loop.time()
-            self._end = lane.address.begin(
-                self._headers, self._body, self._ended, started=now, timeout=lane.timeout, fresh=fresh
-            )
-            self._sent = lane.address.sent
+            self._end = address.begin(self._lines, self._body, self.tried, now, lane.timeout, fresh)
+            self._sent = address.sent
         self.number += 1
         self.on_wire = True
         lane.counters.on_wire += 1
 
     def _join(self, batches: Batches, *, fresh: bool) -> None:
         self._body = self._body or encode_structured(self.event)
-        member = batches.join(self._body, self._bound, self._ended, until=self._until, fence=self.fence, fresh=fresh)
+        member = batches.join(self._body, self._bound, self.tried, until=self._until, fence=self.fence, fresh=fresh)
         self._member, self._end = member, partial(batches.cancel, member)
 
-    def _ended(self, outcome: Outcome | None) -> None:
+    def tried(self, outcome: Outcome | None) -> None:
+        """Called with how a try ended, in the loop; see `told`."""
         lane = self._lane
+        counters = lane.counters
         self.on_wire = False
         lane.places.give_back()
-        lane.counters.on_wire -= 1
-        if self._member is not None:
-            self._started, self._sent = self._member.began, self._member.sent
-        done, self._done, self._end = self._done, _unused, _unused  # else each event leaves a cycle to the collector
+        counters.on_wire -= 1
+        self._end = unused  # else each event leaves a cycle to the collector
+        member = self._member
+        if member is not None:
+            self._started, self._sent = member.began, member.sent
+        elif outcome is not None:
+            outcome = lane.address.noted(outcome, self._started)
         if outcome is None:
             self.number -= 1
-            done(None)
-            return
-        self.last = outcome
-        if isinstance(outcome, Answered):
-            word = str(outcome.status)
         else:
-            word = outcome.why.value
-            self._unclear = self._unclear or outcome.why not in (NoAnswer.CONNECT, NoAnswer.TLS)
-        lane.counters.count_try(word, self._loop.time() - self._started)
-        if self.number > 1:
-            lane.counters.retries += 1
-        done(outcome)
+            self.last = outcome
+            if outcome.__class__ is Unanswered and outcome.why not in (NoAnswer.CONNECT, NoAnswer.TLS):
+                self._unclear = True
+            counters.count_try(outcome.word, self._loop.time() - self._started)
+            if self.number > 1:
+                counters.retries += 1
+        self.told(outcome)
 
     def note_accepted(self) -> None:
         """What `start` began was accepted; `settle` is not called."""
@@ -384,14 +388,14 @@ class Tries:
             held = decision.verdict is Verdict.HOLD
             self._lane.counters.held += held
             try:
-                await self._wait(self._loop.create_future(), self._loop.time() + decision.after, _unused)
+                await self._wait(self._loop.create_future(), self._loop.time() + decision.after, unused)
             finally:
                 self._lane.counters.held -= held
         if decision.verdict is Verdict.HOLD:
             self._lane.address.reread()
 
 
-def _unused(_outcome: object = None) -> None:
+def unused(_outcome: object = None) -> None:
     """In the place of what a try has no more use for."""
 
 

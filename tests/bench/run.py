@@ -24,7 +24,7 @@ BENCHES: Final = {
     # name: rounds and seconds of a whole run, and of a quick one
     "startup": (Plan(15, 30), Plan(5, 8, quick=True)),
     "encode": (Plan(11, 15), Plan(5, 5, quick=True)),
-    "send": (Plan(5, 75), Plan(3, 20, quick=True)),
+    "send": (Plan(5, 150), Plan(3, 40, quick=True)),
     "display": (Plan(5, 60), Plan(3, 16, quick=True)),
     "gitlab": (Plan(5, 60), Plan(2, 14, quick=True)),
     "kafka": (Plan(3, 540), Plan(2, 90, quick=True)),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from typing import Final
 
-from wellhead.event import CloudEvent, random_id, rfc3339
+from wellhead.event import CloudEvent, random_id, rfc3339_of
 
 TYPE: Final = "dev.wellhead.bench"
 SOURCE: Final = "/bench"
@@ -27,7 +27,7 @@ def event() -> CloudEvent:
         id=random_id(),
         source=SOURCE,
         type=TYPE,
-        time=rfc3339(datetime.now(UTC)),
+        time=rfc3339_of(time.time_ns()),
         datacontenttype="application/json",
         data=DATA,
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EVENT: Final = CloudEvent(id="1", source="/spring", type="drop")
-POST: Final = Post(Target("http://sink/"), (), b"")
+POST: Final = Post(Target("http://sink/"), b"", b"")
 
 
 class ByHand:

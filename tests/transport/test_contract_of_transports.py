@@ -19,7 +19,7 @@ from tests.faults.tls_sink import tls_sink
 from wellhead.delivery import Answered, Outcome, Unanswered
 from wellhead.errors import NoAnswer
 from wellhead.event import CloudEvent
-from wellhead.http_binding import encode
+from wellhead.http_binding import encode, header_lines
 from wellhead.http_server import HttpServer, Request, Response, Takeover
 from wellhead.testing import (
     Answer,
@@ -70,7 +70,7 @@ class Wire:
         return unanswered(await self.try_it(timeout=timeout, fresh=fresh)).why
 
     async def try_it(self, *, timeout: float | None = 5.0, fresh: bool = False) -> Outcome:
-        post = Post(target=Target(self.url), headers=tuple(HEADERS), body=BODY, timeout=timeout, fresh=fresh)
+        post = Post(target=Target(self.url), lines=header_lines(HEADERS), body=BODY, timeout=timeout, fresh=fresh)
         return await one_try(self.transport, post)
 
 
@@ -214,7 +214,7 @@ async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
 
 
 def post_to(url: str, *, tls: ssl.SSLContext | None = None, timeout: float | None = 5.0) -> Post:
-    return Post(target=Target(url, tls), headers=tuple(HEADERS), body=BODY, timeout=timeout)
+    return Post(target=Target(url, tls), lines=header_lines(HEADERS), body=BODY, timeout=timeout)
 
 
 def answered(outcome: Outcome) -> Answered:
@@ -371,7 +371,7 @@ class TestOverSockets:
     def test_a_post_shows_neither_query_nor_headers_nor_body(self) -> None:
         post = Post(
             target=Target(f"http://sink/?key={SECRET}"),
-            headers=((b"authorization", SECRET.encode()),),
+            lines=header_lines([(b"authorization", SECRET.encode())]),
             body=SECRET.encode(),
         )
         assert SECRET not in repr(post)

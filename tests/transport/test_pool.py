@@ -106,7 +106,7 @@ class Trying:
         self.transport = transport
 
     def __call__(self, *, timeout: float | None = 60.0, fresh: bool = False, url: str = URL) -> asyncio.Task[Outcome]:
-        post = Post(Target(url), ((b"ce-id", b"1"),), b"body", timeout, fresh)
+        post = Post(Target(url), b"ce-id: 1\r\n", b"body", timeout, fresh)
         return asyncio.create_task(one_try(self.transport, post))
 
 
@@ -391,7 +391,7 @@ class TestTimeouts:
 
     async def test_the_request_has_its_time_to_leave(self, there: There) -> None:
         attempt = Trying(transport(there, timeouts=Timeouts(write=5.0, first_byte=100.0)))
-        post = Post(Target(URL), (), b"x" * 200_000, None)
+        post = Post(Target(URL), b"", b"x" * 200_000, None)
         trying = asyncio.create_task(one_try(attempt.transport, post))
         there.on_accept = lambda wire: setattr(wire, "reading", False)
         assert why(await trying) is NoAnswer.TIMEOUT
@@ -518,14 +518,14 @@ class TestClosing:
         await attempt.transport.aclose()
         assert {type(outcome) for outcome in await asyncio.gather(*tries)} == {Unanswered}
         assert there.open == 0
-        assert (attempt.transport.tries, attempt.transport._pools) == (set(), {})
+        assert (attempt.transport.tries, attempt.transport._pools) == ([], {})
         assert not {task for task in asyncio.all_tasks() - before if not task.done()}
         await attempt.transport.aclose()
 
     async def test_who_tries_again_from_within_its_outcome_is_told_that_all_is_closed(self, there: There) -> None:
         attempt = Trying(transport(there))
         outcomes: list[Outcome] = []
-        post = Post(Target(URL), (), b"", 5.0)
+        post = Post(Target(URL), b"", b"", 5.0)
 
         def again(outcome: Outcome) -> None:
             outcomes.append(outcome)
@@ -537,4 +537,4 @@ class TestClosing:
         await attempt.transport.aclose()
         await asyncio.sleep(1)
         assert [why(outcome) for outcome in outcomes] == [NoAnswer.RESET, NoAnswer.CONNECT, NoAnswer.CONNECT]
-        assert attempt.transport.tries == set()
+        assert attempt.transport.tries == []

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from wellhead.delivery import Unanswered
 from wellhead.errors import NoAnswer
+from wellhead.http_binding import header_pairs
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
     from wellhead.delivery import Outcome
 
@@ -44,12 +45,17 @@ class Post:
     """One request. ``timeout`` is in seconds for the whole try, None for no limit. Never changed once made."""
 
     target: Target
-    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
-    """Beside those of the target."""
+    lines: bytes = field(repr=False)
+    """Headers beside those of the target, as `wellhead.http_binding.header_lines` writes them."""
     body: bytes = field(repr=False)
     timeout: float | None = None
     fresh: bool = False
     """Use no kept-alive connection."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Its ``lines``, taken apart."""
+        return header_pairs(self.lines)
 
 
 class Transport(Protocol):

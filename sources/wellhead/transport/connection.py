@@ -64,6 +64,12 @@ class Try:
         if done is not None:
             done(outcome)
 
+    def cancel(self) -> None:
+        """End it and its connection, and tell nobody; after its end, do nothing."""
+        self.done = None
+        if self.connection is not None:
+            self.connection.abort()
+
     def within(self, seconds: float | None, late: str) -> None:
         """A phase begins, which may take so long."""
         self.due, self.late = self.over, ""
@@ -89,10 +95,10 @@ class Owner(Protocol):
     def established(self, connection: Connection) -> None:
         """It is there, its TLS handshake done."""
 
-    def released(self, connection: Connection, ended: Try) -> None:
+    def released(self, connection: Connection) -> None:
         """Its answer was read whole, and it can carry the next request. Called before the outcome is told."""
 
-    def lost(self, connection: Connection, ended: Try | None) -> None:
+    def lost(self, connection: Connection) -> None:
         """It is closed. Called once, before the outcome of what it carried is told."""
 
     def hurried(self, attempt: Try) -> None:
@@ -103,13 +109,13 @@ class Connection(asyncio.Protocol):
     """See the module. Its pool keeps ``idle_since`` and ``renew_at``, in seconds of the loop."""
 
     __slots__ = (
-        "_attempt",
         "_closed",
         "_owner",
         "_reader",
         "_stuck",
         "_timeouts",
         "_transport",
+        "attempt",
         "idle_since",
         "kept",
         "open",
@@ -127,7 +133,8 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._reader = AnswerReader(memo)
         self._transport: asyncio.Transport | None = None
-        self._attempt: Try | None = None
+        self.attempt: Try | None = None
+        """What it carries."""
         self._stuck = False  # more waits to be written than the socket takes
         self._closed = False
         self.open = False
@@ -136,7 +143,7 @@ class Connection(asyncio.Protocol):
     def carry(self, attempt: Try) -> None:
         """Send its request, and tell how it ends."""
         assert self._transport is not None  # noqa: S101 - carried only once established
-        self._attempt = attempt
+        self.attempt = attempt
         attempt.connection = self
         if attempt.late or self._timeouts.first_byte is not None:
             attempt.within(self._timeouts.first_byte, "no answer began")
@@ -144,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once. What it carries is told nothing any more; the pool is."""
-        self._attempt = None
+        self.attempt = None
         self._end(None)
 
     def fail(self, why: NoAnswer, detail: str) -> None:
@@ -175,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._hurry(self._timeouts.first_byte, "no answer began")
 
     def data_received(self, data: bytes) -> None:
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is None:  # nobody asked
             self._end(None)
             return
@@ -194,8 +201,8 @@ class Connection(asyncio.Protocol):
             self._end(answer)
             return
         self.kept = True
-        self._attempt = None
-        self._owner.released(self, attempt)
+        self.attempt = None
+        self._owner.released(self)
         attempt.end(answer)
 
     def eof_received(self) -> None:
@@ -204,7 +211,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed:
             return
-        if self._attempt is None:
+        if self.attempt is None:
             self._end(None)
         elif self._reader.head_came:
             self._end(self._reader.so_far())
@@ -212,9 +219,9 @@ class Connection(asyncio.Protocol):
             self._end(Unanswered(self._why(exc), str(exc or "closed before the answer was complete")[:200]))
 
     def _hurry(self, seconds: float | None, late: str) -> None:
-        if self._attempt is not None:
-            self._attempt.within(seconds, late)
-            self._owner.hurried(self._attempt)
+        if self.attempt is not None:
+            self.attempt.within(seconds, late)
+            self._owner.hurried(self.attempt)
 
     def _why(self, exc: Exception | None) -> NoAnswer:
         if exc is not None and refused_us(exc):  # with TLS 1.3 that comes after the handshake
@@ -225,9 +232,9 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         self._closed, self.open = True, False
-        attempt, self._attempt = self._attempt, None
+        attempt, self.attempt = self.attempt, None
         if self._transport is not None:
             self._transport.abort()
-        self._owner.lost(self, attempt)
+        self._owner.lost(self)
         if attempt is not None and outcome is not None:
             attempt.end(outcome)

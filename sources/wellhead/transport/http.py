@@ -11,7 +11,7 @@ import asyncio
 import random
 import ssl
 from collections import Counter, deque
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -80,8 +80,6 @@ class HttpTransport:
         self._luck = luck
         self._pools: dict[tuple[str, int, ssl.SSLContext | None], _Pool] = {}
         self._default_context: ssl.SSLContext | None = None
-        self.tries: set[Try] = set()
-        """Those that have not ended, for the one timer that looks after all."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = _NEVER
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,31 +92,35 @@ class HttpTransport:
             loop = self._loop = asyncio.get_running_loop()
         if self._closed:
             return loop.call_soon(done, Unanswered(NoAnswer.CONNECT, "the transport is closed")).cancel
-        now = loop.time()
         way = post.target.prepared
-        if type(way) is not _Way or way.pool.transport is not self or way.pool.dropped:
+        if way.__class__ is not _Way or way.pool.transport is not self or way.pool.dropped:
             way = self._prepare(post.target)
-        head = [way.begins]
-        for name, value in post.headers:
-            head += (name, b": ", value, b"\r\n")
-        head += (b"content-length: %d\r\n\r\n" % len(post.body), post.body)
-        attempt = Try(post, b"".join(head), done, _NEVER if post.timeout is None else now + post.timeout)
-        self.tries.add(attempt)
+        body = post.body
+        octets = b"".join((way.begins, post.lines, _ends(len(body)), body))
+        now = loop.time()
+        attempt = Try(post, octets, done, _NEVER if post.timeout is None else now + post.timeout)
         way.pool.serve(attempt, now)
-        self.hurried(attempt)
-        return partial(self._cancel, attempt)
+        if attempt.due < self._alarm_at:
+            self._set_alarm(attempt.due)
+        return attempt.cancel
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
+        tries = self.tries
         closing = [pool.close() for pool in tuple(self._pools.values())]
-        for attempt in tuple(self.tries):
+        for attempt in tries:
             self.fail(attempt, NoAnswer.RESET, "the transport was closed")
         await asyncio.gather(*(task for tasks in closing for task in tasks), return_exceptions=True)
         self._pools.clear()
         await asyncio.sleep(0)  # transports that were aborted are closed in the loop's next turn
+
+    @property
+    def tries(self) -> list[Try]:
+        """Those that have not ended: only the one timer that looks after all asks, so that none of them is listed."""
+        return [attempt for pool in self._pools.values() for attempt in pool.tries()]
 
     def lifetime(self) -> float:
         """Seconds for which a new connection is kept, spread so that not all are renewed at once."""
@@ -174,18 +176,11 @@ class HttpTransport:
         if following < self._alarm_at:
             self._set_alarm(following)
 
-    def _cancel(self, attempt: Try) -> None:
-        attempt.done = None
-        self.tries.discard(attempt)
-        if attempt.connection is not None:
-            attempt.connection.abort()
-
     def fail(self, attempt: Try, why: NoAnswer, detail: str) -> None:
         """It ends without an answer, and with it the connection that carries it."""
         if attempt.connection is not None:
             attempt.connection.fail(why, detail)
         else:
-            self.tries.discard(attempt)
             attempt.end(Unanswered(why, detail))
 
 
@@ -219,8 +214,13 @@ class _Pool:
                 self._waiting.popleft()
             self._waiting.append(attempt)
             self._connect_where_needed()
-        for connection in old:
+        for connection in old:  # now, as a pool left without connections and tries is dropped
             connection.abort()
+
+    def tries(self) -> list[Try]:
+        """Those that have not ended."""
+        carried = [connection.attempt for connection in self._open if connection.attempt is not None]
+        return carried + [attempt for attempt in self._waiting if attempt.waits]
 
     def close(self) -> set[asyncio.Task[None]]:
         """Close what rests, and give up connecting; what carries a try is closed with that."""
@@ -238,8 +238,7 @@ class _Pool:
         self._open.add(connection)
         self._peers[connection.peer] += 1
 
-    def released(self, connection: Connection, ended: Try) -> None:
-        self.transport.tries.discard(ended)
+    def released(self, connection: Connection) -> None:
         now = self._loop.time()
         if now >= connection.renew_at:
             connection.abort()
@@ -250,9 +249,7 @@ class _Pool:
             if self._waiting:  # for a fresh one, for which this one may have to make room
                 self._connect_where_needed()
 
-    def lost(self, connection: Connection, ended: Try | None) -> None:
-        if ended is not None:
-            self.transport.tries.discard(ended)
+    def lost(self, connection: Connection) -> None:
         if connection in self._open:
             self._open.discard(connection)
             self._peers[connection.peer] -= 1
@@ -351,6 +348,12 @@ class _Pool:
                 self._sweep = None
             if not self.dropped:
                 self.transport.drop(self)
+
+
+@lru_cache(maxsize=1024)
+def _ends(length: int) -> bytes:
+    """How the head of a request ends whose body has so many bytes."""
+    return b"content-length: %d\r\n\r\n" % length
 
 
 @lru_cache(maxsize=4096)
