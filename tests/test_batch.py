@@ -267,6 +267,7 @@ class TestABatchThatIsNotAccepted:
         asyncio.get_running_loop().call_later(60, setattr, transport, "broken", False)  # noqa: FBT003 - setattr's
         await asyncio.gather(*sends(sink, range(4)))
         assert "batch could not be sent" in caplog.messages
+        assert "sink is down" not in caplog.messages  # nothing was heard of it
         assert sink.counters.delivered == 4
 
 

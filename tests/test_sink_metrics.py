@@ -43,6 +43,23 @@ async def test_a_delivery_takes_from_send_to_its_end_and_each_try_as_long_as_it_
 
 
 @pytest.mark.looptime
+async def test_what_it_takes_to_encode_an_event_is_of_the_delivery_and_not_of_its_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = sink_over(FakeTransport(latency=lambda: 0.25))
+    time, encode = asyncio.get_running_loop().time, sink.address.encode
+
+    def slowly(event: CloudEvent) -> tuple[bytes, bytes]:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time() + 0.5)
+        return encode(event)
+
+    monkeypatch.setattr(sink.address, "encode", slowly)
+    await sink.send(EVENT)
+    assert observed(sink.counters.seconds) == (1, 0.25)
+    assert observed(sink.counters.delivery_seconds) == (1, 0.75)
+
+
+@pytest.mark.looptime
 async def test_a_delivery_that_is_refused_is_observed_too() -> None:
     transport = FakeTransport()
     transport.always(Answer(422))

@@ -135,17 +135,21 @@ class Address:
 
     def noted(self, outcome: Outcome, started: float) -> Outcome:
         """How the try that began at ``started`` ended, without our secrets; what it tells of the address is kept."""
-        if not is_accepted(outcome):
-            outcome = self._without_secrets(outcome)
-            self._note_trouble(outcome, started)
+        if is_accepted(outcome):
+            self.accepted(started)
             return outcome
+        outcome = self._without_secrets(outcome)
+        self._note_trouble(outcome, started)
+        return outcome
+
+    def accepted(self, started: float) -> None:
+        """What `noted` keeps of a try that was accepted."""
         facts = self.facts
         facts.refused_in_a_row = self._failures = 0
         if started > facts.accepted_started:  # noqa: PLR1730 - a call less for each event
             facts.accepted_started = started
         if not self.up:
             self._note_up()
-        return outcome
 
     def note_refused(self) -> None:
         """An event was refused for good: one more in a row, which the brake counts."""

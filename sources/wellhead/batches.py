@@ -205,9 +205,11 @@ class Batches:
             member.post, member.company, member.began, member.luck = post, number, now, luck
 
         def ended(outcome: Outcome) -> None:
+            tell(self._address.noted(outcome, now))
+
+        def tell(outcome: Outcome) -> None:
             post.ended, post.members, post.end = True, [], _nothing  # else each batch leaves a cycle to the collector
             self._places.give_back()
-            outcome = self._address.noted(outcome, now)
             for member in members:
                 done, member.done = member.done, None
                 if done is not None:
@@ -224,7 +226,7 @@ class Batches:
             )
         except Exception as bug:  # noqa: BLE001 - a mistake of ours: told, and each member decides about itself
             _log.exception("batch could not be sent")
-            asyncio.get_running_loop().call_soon(ended, Unanswered(NoAnswer.PROTOCOL, type(bug).__name__))
+            asyncio.get_running_loop().call_soon(tell, Unanswered(NoAnswer.PROTOCOL, type(bug).__name__))
             return
         for member in members:
             member.sent = self._address.sent

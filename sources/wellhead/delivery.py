@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard
 
 from .durations import iso_duration
 from .errors import ConfigError, Loss, NoAnswer, Problem
@@ -297,7 +297,7 @@ def _aged(attempt: Attempt, kind: Reaction, sink: SinkFacts, now: float) -> Atte
     return replace(attempt, poisoned=poisoned, failing_since=now, held_since=held_since)
 
 
-def is_accepted(outcome: Outcome | None) -> bool:
+def is_accepted(outcome: Outcome | None) -> TypeGuard[Answered]:
     """Any 2xx."""
     return isinstance(outcome, Answered) and 200 <= outcome.status < 300
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from .errors import InvalidEvent, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
@@ -76,7 +76,7 @@ class _Unfrozen:
     data: bytes | None
     data_base64: bool
     plain: bool
-    """Whether all of its text is printable ASCII, for whoever writes it: known here, and dear to find out again."""
+    """Whether id, subject and extensions are printable ASCII: known here, and dear to find out for who writes them."""
 
 
 @final
@@ -118,7 +118,22 @@ class CloudEvent(_Unfrozen):
         data: bytes | None = None,
         data_base64: bool = False,
     ) -> None:
-        object.__setattr__(self, "__class__", _Unfrozen)
+        extensions = MappingProxyType(dict(extensions)) if extensions else _NO_EXTENSIONS
+        # Valid at first sight, as nearly all are, in a third of what `_problems` costs, which knows for sure.
+        try:
+            plain = (
+                specversion == "1.0"
+                and dataschema is None
+                and _is_plain_text(id)
+                and ((source, type, datacontenttype) in _valid or _are_valid(source, type, datacontenttype))
+                and (subject is None or _is_plain_text(subject))
+                and (time is None or _PLAIN_TIME.fullmatch(time) is not None)
+                and (data is None or data.__class__ is bytes)
+                and (not extensions or _are_plain(extensions))
+            )
+        except (TypeError, AttributeError):  # something is no text at all
+            plain = False
+        object.__setattr__(self, "__class__", _Unfrozen)  # and nothing raises until it is frozen again
         event: _Unfrozen = self
         event.id = id
         event.source = source
@@ -128,37 +143,30 @@ class CloudEvent(_Unfrozen):
         event.time = time
         event.datacontenttype = datacontenttype
         event.dataschema = dataschema
-        event.extensions = MappingProxyType(dict(extensions)) if extensions else _NO_EXTENSIONS
+        event.extensions = extensions
         event.data = data
         event.data_base64 = data_base64
-        event.plain = False
-        # Valid at first sight, as nearly all are, in a third of what `_problems` costs, which knows for sure.
-        try:
-            if (
-                specversion == "1.0"
-                and dataschema is None
-                and id.isascii()
-                and id.isprintable()
-                and id
-                and not id.isspace()
-                and ((source, type, datacontenttype) in _valid or _are_valid(source, type, datacontenttype))
-                and (subject is None or _is_plain_text(subject))
-                and (time is None or _PLAIN_TIME.fullmatch(time) is not None)
-                and (data is None or data.__class__ is bytes)
-                and (not extensions or _are_plain(event.extensions))
-            ):
-                event.plain = True
-                event.__class__ = CloudEvent
-                return
-        except (TypeError, AttributeError):  # something is no text at all
-            pass
+        event.plain = plain
         event.__class__ = CloudEvent
-        if problems := tuple(_problems(self)):
+        if not plain and (problems := tuple(_problems(self))):
             raise InvalidEvent(problems)
 
     def __hash__(self) -> int:
         # source + id identify an occurrence (CloudEvents 1.0.2, 2.2); equality still compares everything.
         return hash((self.source, self.id))
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("CloudEvent is a value, and final: what an event has beyond it are extensions")
+
+    def __copy__(self) -> CloudEvent:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> CloudEvent:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, object]], CloudEvent], tuple[dict[str, object]]]:
+        values = {name: getattr(self, name) for name in (*SPEC_ATTRIBUTES, "data", "data_base64")}
+        return _restored, ({**values, "extensions": dict(self.extensions)},)
 
     def to_sdk(self) -> SdkEvent:
         """The same event as the CloudEvents SDK's type.
@@ -175,6 +183,11 @@ class CloudEvent(_Unfrozen):
         from ._sdk import from_sdk  # noqa: PLC0415 - the SDK costs 33 ms; few need it
 
         return from_sdk(event)
+
+
+def _restored(values: dict[str, object]) -> CloudEvent:
+    """A pickled event, built again."""
+    return CloudEvent(**values)  # type: ignore[arg-type]  # what an event held
 
 
 def rfc3339(moment: datetime) -> str:

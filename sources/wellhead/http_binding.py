@@ -107,26 +107,27 @@ def _raw_lines(event: CloudEvent) -> bytes | None:
     common = _common.get(origin)
     if common is None:
         common = _common_lines(*origin)
-    raw = _is_plain_raw if event.plain else _is_raw
+    raw = _is_plain_raw if event.plain else _is_raw  # a plain event has no dataschema
     if not common or not raw(event.id):
         return None
-    lines = f"ce-id: {event.id}\r\n{common}"
+    # Joined, not formatted: a member of an enumeration of texts is its text here, and its name in a format.
+    lines = ["ce-id: ", event.id, "\r\n", common]
     if event.time is not None:
-        lines += f"ce-time: {event.time}\r\n"  # RFC 3339 always can
+        lines += ("ce-time: ", event.time, "\r\n")  # RFC 3339 always can
     if event.subject is not None:
         if not raw(event.subject):
             return None
-        lines += f"ce-subject: {event.subject}\r\n"
+        lines += ("ce-subject: ", event.subject, "\r\n")
     if event.dataschema is not None:
         if not _is_raw(event.dataschema):
             return None
-        lines += f"ce-dataschema: {event.dataschema}\r\n"
+        lines += ("ce-dataschema: ", event.dataschema, "\r\n")
     for name, value in event.extensions.items():
         text = value if value.__class__ is str else _text(value)
         if not raw(text):
             return None
-        lines += f"ce-{name}: {text}\r\n"
-    return lines.encode("ascii")
+        lines += ("ce-", name, ": ", text, "\r\n")
+    return "".join(lines).encode("ascii")
 
 
 def _is_raw(value: str) -> bool:
@@ -145,10 +146,10 @@ def _common_lines(specversion: str, source: str, kind: str, datacontenttype: str
     """
     lines = ""
     if _is_raw(source) and _is_raw(kind) and not _names_a_mode(media_type(datacontenttype)):
-        lines = f"ce-specversion: {specversion}\r\nce-source: {source}\r\nce-type: {kind}\r\n"
-        if datacontenttype is not None:
-            lines += f"content-type: {datacontenttype}\r\n"
-    if len(lines) <= _REMEMBERED:
+        parts = ("ce-specversion: ", specversion, "\r\nce-source: ", source, "\r\nce-type: ", kind, "\r\n")
+        content = () if datacontenttype is None else ("content-type: ", datacontenttype, "\r\n")
+        lines = "".join((*parts, *content))
+    if len(source) + len(kind) + len(datacontenttype or "") <= _REMEMBERED:
         if len(_common) >= _SOURCES:
             _common.clear()
         _common[specversion, source, kind, datacontenttype] = lines
@@ -159,10 +160,10 @@ def _percent_lines(event: CloudEvent) -> bytes | None:
     """The headers of binary mode, encoded as HTTP binding 3.1.3.2 says; None where the media type says structured."""
     if _names_a_mode(media_type(event.datacontenttype)):
         return None
-    lines = "".join(f"ce-{name}: {percent_encode(value)}\r\n" for name, value in _header_attributes(event))
+    headers = [(b"ce-" + name.encode(), percent_encode(value).encode()) for name, value in _header_attributes(event)]
     if event.datacontenttype is not None:
-        lines += f"content-type: {event.datacontenttype}\r\n"
-    return lines.encode("ascii")
+        headers.append((b"content-type", event.datacontenttype.encode()))
+    return header_lines(headers)
 
 
 def encode_structured(event: CloudEvent) -> bytes:

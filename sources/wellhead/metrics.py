@@ -85,14 +85,14 @@ class SinkCounters:
     def count_drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
-    def count_accepted_at_once(self, status: str, seconds: float) -> None:
-        """The end of an event that its first try brought to the sink: the try's and the delivery's."""
+    def count_accepted_at_once(self, status: str, tried: float, delivered: float) -> None:
+        """The end of an event that its first try brought to the sink: how long the try took, and the delivery."""
         self.on_wire -= 1
         self.in_flight -= 1
         self.delivered += 1
         self.tries[status] = self.tries.get(status, 0) + 1
-        self.seconds.observe(seconds)
-        self.delivery_seconds.observe(seconds)
+        self.seconds.observe(tried)
+        self.delivery_seconds.observe(delivered)
 
     def count_try(self, outcome: str, seconds: float) -> None:
         self.tries[outcome] = self.tries.get(outcome, 0) + 1

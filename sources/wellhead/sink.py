@@ -279,13 +279,11 @@ class _Delivery(Tries):
             self.done.set_exception(error)
 
     def tried(self, outcome: Outcome | None) -> None:
-        """See `Tries.tried`. What an event that is accepted at once still takes, as nearly every one is."""
-        if (
-            self.task is not None
-            or self._member is not None
-            or outcome.__class__ is not Answered
-            or not 200 <= outcome.status < 300
-        ):
+        """See `Tries.tried`. An event that is accepted at once, as nearly every one is, takes a short cut.
+
+        It does what `Tries.tried`, `told` and `end` do of it, in half the time.
+        """
+        if self.task is not None or self._member is not None or not is_accepted(outcome):
             super().tried(outcome)
             return
         lane = self._lane
@@ -294,11 +292,12 @@ class _Delivery(Tries):
         self.last = outcome
         self._is_over = True
         lane.places.give_back()
-        lane.address.noted(outcome, self._started)
+        lane.address.accepted(self._started)
         if lane.circuit is not None and lane.circuit.failures:
             lane.circuit.succeeded()
         self._sink.forget(self)
-        lane.counters.count_accepted_at_once(outcome.word, self._loop.time() - self._started)
+        now = self._loop.time()
+        lane.counters.count_accepted_at_once(outcome.word, now - self._started, now - self._taken_at)
         if self._span is not None:
             self._span.end(DELIVERED)
         if not self.done.done():

@@ -76,7 +76,10 @@ class Lane:
 
 
 class Tries:
-    """One event's at one address. Either `start` or `settle` is called first; `settle` goes on from what `start` got."""
+    """One event's at one address. Either `start` or `settle` is called first; `settle` goes on from what `start` got.
+
+    Who calls `start` overrides `told`, as no one waits for the outcome otherwise.
+    """
 
     __slots__ = (
         "_answer",
