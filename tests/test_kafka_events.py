@@ -124,6 +124,28 @@ def test_of_headers_with_one_name_the_last_counts() -> None:
     assert event_of(Record(headers=twice)).id == "2"
 
 
+def test_the_names_of_attributes_are_read_in_lower_case_as_java_does_it() -> None:
+    headers = (("ce_specversion", b"1.0"), ("ce_ID", b"1"), ("ce_source", b"/s"), ("ce_Type", b"t"), ("ce_MyExt", b"x"))
+    event = event_of(Record(headers=(*headers, ("ce_SpecVersion", b"7"))))
+    assert (event.id, event.type, event.specversion, event.extensions["myext"]) == ("1", "t", "1.0", "x")
+    assert event_of(Record(headers=(("CE_specversion", b"1.0"), *BINARY[1:]))).type == "dev.knative.kafka.event"
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ((("ce_datacontenttype", b"text/plain"),), "text/plain"),
+        ((("content-type", b"text/xml"), ("ce_datacontenttype", b"text/plain")), "text/plain"),
+        ((("ce_datacontenttype", b"text/plain"), ("content-type", b"text/xml")), "text/xml"),
+        ((("ce_datacontenttype", None), ("content-type", b"text/xml")), "text/xml"),
+    ],
+)
+def test_a_content_type_may_be_an_attribute_of_its_own_and_the_last_counts(
+    headers: tuple[tuple[str, bytes | None], ...], kind: str
+) -> None:
+    assert event_of(Record(headers=(*BINARY, *headers))).datacontenttype == kind
+
+
 def test_a_tombstone_with_ce_headers_is_an_event_without_data() -> None:
     assert event_of(Record(headers=BINARY)).data is None
     assert event_of(Record(headers=BINARY, value=b"")).data == b""
@@ -161,6 +183,15 @@ def test_a_member_is_taken_out_of_a_document_and_the_rest_is_as_it_was(members: 
     document = json.dumps({**members, "gone": 1}, indent=None if dense else 1)
     assert json.loads(without_member(document, "gone")) == {name: members[name] for name in members if name != "gone"}
     assert without_member('{ "a" : 1.10 , "gone":"\\"}{" }', "gone") == '{"a" : 1.10}'
+
+
+@pytest.mark.parametrize("data", ["9" * 5000, *("[" * depth + "]" * depth for depth in range(880, 1000))])
+def test_a_document_beyond_what_python_reads_harms_nobody(data: str) -> None:
+    # A number of more than 4,300 digits is an error to Python, and so is what is nested about a thousand deep: how deep,
+    # depends on who asks.
+    document = f'{{"specversion":"1.0","id":"1","source":"/s","type":"t","dataschema":"/relative","data":{data}}}'
+    event = event_of(Record(headers=(("content-type", b"application/cloudevents+json"),), value=document.encode()))
+    assert (event.type, event.data) in (("t", data.encode()), ("dev.knative.kafka.event", document.encode()))
 
 
 def test_a_structured_event_keeps_its_data_letter_by_letter() -> None:

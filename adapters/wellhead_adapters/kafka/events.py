@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -24,7 +24,7 @@ EVENT_TYPE: Final = "dev.knative.kafka.event"
 
 _CONTENT_TYPE: Final = "content-type"
 _NOT_IN_A_NAME: Final = re.compile("[^a-z0-9]")
-_JSON: Final = json.JSONDecoder()
+_JSON: Final = json.JSONDecoder(parse_int=str, parse_float=str)  # as numbers, some are an error to Python
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -85,15 +85,15 @@ def record_event(source: KafkaSource, record: Record, tally: Tally) -> CloudEven
 
 def _cloud_event(record: Record, tally: Tally) -> CloudEvent | None:
     """The CloudEvent that the record holds; None where it holds none, or a broken one."""
-    headers = dict(record.headers)  # of several by one name the last counts
     kind = media_type(_text(_content_type(record)))
     try:
         if kind == STRUCTURED:
             event = _structured(record.value or b"", tally)
             return replace(event, extensions={**event.extensions, **_place(record.partition, record.offset)})
-        if headers.get("ce_specversion") is not None:
-            return _binary(headers, record, tally)
-    except (DecodeError, InvalidEvent):
+        specversion = _last(record, "ce_specversion")
+        if specversion is not None:
+            return _binary(specversion.decode("utf-8", "replace"), record, tally)
+    except (DecodeError, InvalidEvent, RecursionError):  # the last by `without_member`, of what is nested too deep
         tally.wrapped += 1
     return None
 
@@ -130,17 +130,23 @@ def _skip(document: str, at: int) -> int:
     return at
 
 
-def _binary(headers: Mapping[str, bytes | None], record: Record, tally: Tally) -> CloudEvent:
+def _last(record: Record, header: str) -> bytes | None:
+    """Of several headers by one name the last counts."""
+    return next((value for name, value in reversed(record.headers) if name == header), None)
+
+
+def _binary(specversion: str, record: Record, tally: Tally) -> CloudEvent:
     attributes: dict[str, str] = {}
     extensions: dict[str, ExtensionValue] = {}
-    for header, value in headers.items():
-        name = header.removeprefix("ce_")
-        if name == header or value is None or name == "datacontenttype":
+    for header, value in record.headers:
+        name = "datacontenttype" if header.lower() == _CONTENT_TYPE else _attribute(header)
+        if name is None or value is None:
             continue
         if name in SPEC_ATTRIBUTES:
             attributes[name] = value.decode("utf-8", "replace")
         else:
             extensions[name] = _extension(value, tally)
+    attributes["specversion"] = specversion
     # CloudEvents wants an absolute URI, Java takes any reference; for that the whole event is not given up.
     if "dataschema" in attributes and not _can_be("dataschema", attributes["dataschema"]):
         del attributes["dataschema"]
@@ -148,10 +154,14 @@ def _binary(headers: Mapping[str, bytes | None], record: Record, tally: Tally) -
     # `id`, `source` and `type` that are not there are refused like empty ones.
     return CloudEvent(
         **{"id": "", "source": "", "type": "", **attributes},  # type: ignore[arg-type]  # none of them is `extensions` or `data`
-        datacontenttype=_text(_content_type(record)),
         extensions={**extensions, **_place(record.partition, record.offset)},
         data=record.value,
     )
+
+
+def _attribute(header: str) -> str | None:
+    """The attribute or extension that a header of this name carries, in lower case as Java reads it."""
+    return header[3:].lower() if header.startswith("ce_") and header != "ce_" else None
 
 
 def _around(source: KafkaSource, record: Record, tally: Tally) -> CloudEvent:
