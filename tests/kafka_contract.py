@@ -39,6 +39,22 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka shi
         self.assigned.set()
 
 
+class Busy(Listener):
+    """Takes its time over what it is assigned; pauses it first where that is asked for."""
+
+    def __init__(self, consumer: Consumer, *, pauses: bool) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self._consumer = consumer
+        self._pauses = pauses
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        if self._pauses:
+            self._consumer.pause(*assigned)
+        await super().on_partitions_assigned(assigned)
+        await self.go_on.wait()
+
+
 class ConsumerContract(ABC):
     """Subclass it with a broker, and pytest runs it."""
 
@@ -123,6 +139,35 @@ class ConsumerContract(ABC):
         assert await consumer.position(place) == 2
         consumer.resume(place)
         assert await self.read(consumer, 8) == NUMBERS[2:]
+
+    @pytest.mark.parametrize("pauses", [False, True])
+    async def test_records_come_while_the_listener_is_busy_with_its_assignment_unless_it_has_paused_them(
+        self,
+        pauses: bool,  # noqa: FBT001
+    ) -> None:
+        topic = await self.topic()
+        await self.produce(topic, NUMBERS)
+        consumer, place = await self.joined(topic)
+        consumer.seek(place, 0)
+        await consumer.commit({place: OffsetAndMetadata(4, "")})
+        await consumer.stop()
+        consumer = await self.open(topic)
+        listener = Busy(consumer, pauses=pauses)
+        consumer.subscribe((topic,), None, listener)
+        async with asyncio.timeout(IN_TIME):
+            await listener.assigned.wait()
+        if pauses:
+            for _ in range(5):
+                assert not await consumer.getmany(timeout_ms=50)
+            consumer.resume(place)
+        assert await self.read(consumer, 6) == NUMBERS[4:]
+        listener.go_on.set()
+
+    async def test_a_member_is_one_of_its_group_and_one_that_has_left_is_not(self) -> None:
+        consumer, _ = await self.joined(await self.topic())
+        assert consumer.is_member()
+        await consumer.stop()
+        assert not consumer.is_member()
 
     async def test_ends_are_told_and_what_lies_beyond_them_is_an_error(self) -> None:
         topic = await self.topic()

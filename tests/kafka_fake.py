@@ -65,6 +65,8 @@ class FakeKafka:
         """Why it cannot be reached; "" while it can."""
         self.deaf = False
         """Fetches bring nothing, whatever there is."""
+        self.slow = 0.0
+        """How many seconds it takes to be told where partitions begin and end."""
         self.consumers: list[FakeConsumer] = []
         self.changed = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -147,6 +149,8 @@ class FakeConsumer:
         self.group = group
         self.listener: ConsumerRebalanceListener | None = None
         self.member = True
+        self.known = True
+        """Whether the group still counts it in, as far as it has been told."""
         self.settled = asyncio.Event()
         self.polls = 0
         self.errors: list[KafkaError] = []
@@ -184,8 +188,8 @@ class FakeConsumer:
 
     async def say_assigned(self) -> None:
         assert self.listener is not None
+        self.settled.set()  # as with aiokafka: records may come before the listener is through with its assignment
         await self.listener.on_partitions_assigned(set(self.assigned))
-        self.settled.set()
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
@@ -268,6 +272,7 @@ class FakeConsumer:
         return self._log(partition).end if partition in self.assigned else None
 
     async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        await asyncio.sleep(self._kafka.slow)
         return {place: self._log(place).begin for place in partitions}
 
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -287,6 +292,9 @@ class FakeConsumer:
     def assignment(self) -> set[TopicPartition]:
         return self.assigned
 
+    def is_member(self) -> bool:
+        return self.known
+
     async def topics(self) -> set[str]:
         if self._kafka.away:
             raise KafkaError(self._kafka.away)
@@ -299,6 +307,7 @@ class FakeConsumer:
         self.stopped = True
         if self._joining is not None:
             self._joining.cancel()
+        self.known = False
         if self.member:
             self.member = False
             # The rest of the group gets its partitions; nobody waits for that who has left.

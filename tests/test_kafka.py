@@ -9,8 +9,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 import pytest
-from aiokafka.errors import CommitFailedError, KafkaError, TopicAuthorizationFailedError
-from aiokafka.structs import TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from tests.kafka_fake import T0, FakeConsumer, FakeKafka
 
 from wellhead.binding import SinkBinding
@@ -28,6 +33,8 @@ from wellhead_adapters.kafka.reader import Stuck, TopicMissing
 from wellhead_adapters.kafka.starting import Edge, InitialOffset, initial_offset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from wellhead.event import CloudEvent
     from wellhead.transport import Post
 
@@ -359,6 +366,77 @@ async def test_what_was_done_behind_one_that_was_not_is_not_sent_twice_by_the_sa
         assert it.metric("duplicates_suppressed_total") == [4]
 
 
+async def test_nor_after_a_second_rebalance(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 5))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) == b"0" else Answer())
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED), transport=transport):
+        await transport.accepted(4)
+        for _ in range(2):
+            await kafka.rebalance(GROUP)
+            await asyncio.sleep(1)
+        transport.always(Answer())
+        await transport.accepted(5)
+        await asyncio.sleep(20)
+        assert (sorted(filter(None, values(transport))), committed(kafka)) == (numbers(0, 5), 5)
+
+
+async def test_records_that_could_come_before_all_is_known_of_the_assignment_are_none_the_worse(
+    kafka: FakeKafka,
+) -> None:
+    kafka.produce("t", *numbers(0, 10))
+    async with Replica(kafka, replace(CONFIG, initial_offset=Edge.LATEST)) as it:
+        await it.host.ready("ks")
+    kafka.produce("t", *numbers(10, 20))
+    kafka.create("t", 2)  # where this one begins is asked for when the other could be read already
+    kafka.slow = 1.0
+    transport = FakeTransport(latency=lambda: 3.0)
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED), transport=transport) as it:
+        await transport.came(10)
+        kafka.produce("t", *numbers(20, 30))
+        await asyncio.sleep(1.5)
+        assert committed(kafka) == 10, "nothing of it is done"
+        await transport.accepted(20)
+        await asyncio.sleep(1.1)
+        assert (committed(kafka), it.host.failure) == (30, None)
+    assert sorted(filter(None, values(transport))) == numbers(10, 30)
+
+
+async def test_where_to_begin_is_asked_again_where_the_brokers_did_not_tell(
+    kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Replica(kafka):
+        await asyncio.sleep(1)
+    kafka.produce("t", b"0")
+    told = FakeConsumer.committed_offsets
+    refusals = [KafkaError("the coordinator is away")] * 3
+
+    async def tell(self: FakeConsumer, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        if refusals:
+            raise refusals.pop()
+        return await told(self, places)
+
+    monkeypatch.setattr(FakeConsumer, "committed_offsets", tell)
+    async with Replica(kafka) as it:
+        assert it.host.not_ready() == ("ks",)
+        await it.transport.accepted(1)
+        await it.host.ready("ks")
+
+
+async def test_partitions_that_were_lost_are_fenced_at_once_and_not_committed(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 3))
+    transport = FakeTransport(latency=lambda: 0.9)
+    async with Replica(kafka, transport=transport) as it:
+        await transport.came(2)
+        it.consumer.known = False  # a heartbeat was told that the group knows no such member
+        commits, started = kafka.commits, asyncio.get_running_loop().time()
+        await it.consumer.revoke()
+        assert asyncio.get_running_loop().time() == started, "nothing is waited for that another may do meanwhile"
+        it.consumer.settled.clear()
+        await asyncio.sleep(10)
+        assert (len(transport.posts), kafka.commits) == (2, commits)
+
+
 async def test_a_poison_record_reaches_its_dead_letter_however_often_the_group_rebalances(kafka: FakeKafka) -> None:
     kafka.produce("t", b"poison")
     transport = FakeTransport()
@@ -575,6 +653,41 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(kafka: FakeKafka) ->
         assert values_of(await it.transport.accepted(1)) == [b"anew"]
         await asyncio.sleep(1.1)
         assert committed(kafka) == 1
+
+
+async def test_a_partition_that_was_full_when_its_records_went_is_read_again(kafka: FakeKafka) -> None:
+    kafka.produce("t", *[b"bad"] * 2000)
+    transport = FakeTransport()
+    transport.always(Answer(503))
+    async with Replica(kafka, replace(CONFIG, buffer=1 << 16), transport=transport) as it:
+        await asyncio.sleep(5)
+        assert it.metric("paused") == [1]
+        kafka.forget_before("t", 1990)
+        # The answer to a fetch that was on its way when the partition was paused.
+        it.consumer.errors.append(OffsetOutOfRangeError({TopicPartition("t", 0): 500}))
+        transport.always(Answer())
+        await asyncio.sleep(5)
+        assert committed(kafka) == 2000
+
+
+async def test_a_partition_that_is_taken_away_while_it_starts_over_is_neither_sent_nor_committed(
+    kafka: FakeKafka,
+) -> None:
+    kafka.produce("t", *numbers(0, 3))
+    transport = FakeTransport()
+    transport.always(Answer(503))
+    async with Replica(kafka, transport=transport) as it:
+        await transport.came(1)
+        kafka.forget_before("t", 1)
+        kafka.slow = 1.0
+        it.consumer.errors.append(OffsetOutOfRangeError({TopicPartition("t", 0): 0}))
+        await asyncio.sleep(0.8)  # it asks where to go on
+        before = kafka.commits
+        await it.consumer.revoke()
+        it.consumer.settled.clear()
+        posts = len(transport.posts)
+        await asyncio.sleep(60)
+        assert (len(transport.posts), kafka.commits, committed(kafka)) == (posts, before, 0)
 
 
 async def test_or_records_that_are_gone_end_the_program(kafka: FakeKafka) -> None:

@@ -34,7 +34,10 @@ class Beginner:
             self._there = there
 
     async def begin(self, consumer: Consumer, partitions: Collection[Assigned]) -> None:
-        """Give each its `Offsets`. Raises KafkaError where the brokers do not tell; nothing has changed then."""
+        """Seek to where each begins, give it its `Offsets`, and resume it, unless it was taken away meanwhile.
+
+        Raises KafkaError where the brokers do not tell; nothing has changed then.
+        """
         by_topic = self._with_siblings(consumer, partitions)
         committed = await consumer.committed_offsets([one for siblings in by_topic.values() for one in siblings])
         began: dict[str, int] = {}
@@ -44,17 +47,20 @@ class Beginner:
         fresh = [partition for partition in partitions if TopicPartition(*partition.place) not in committed]
         starts = await self._starts(consumer, fresh, began)
         for partition in partitions:
+            if partition.revoked:  # it may be ours anew by now, and begun elsewhere
+                continue
             there = TopicPartition(*partition.place)
             partition.metadata = commit_metadata(began[there.topic])
             if there in committed:
-                partition.committed = committed[there].offset
+                start = partition.committed = committed[there].offset
                 partition.committed_at = asyncio.get_running_loop().time()
-                partition.begin(partition.committed)
             else:
-                consumer.seek(there, starts[there])
-                partition.begin(starts[there])
-                facts = {"topic": there.topic, "partition": there.partition, "offset": starts[there]}
+                start = starts[there]
+                facts = {"topic": there.topic, "partition": there.partition, "offset": start}
                 _log.info("partition is begun: the group has committed nothing of it", extra=facts)
+            consumer.seek(there, start)
+            partition.begin(start)
+            consumer.resume(there)
 
     def _with_siblings(self, consumer: Consumer, partitions: Collection[Assigned]) -> Mapping[str, set[TopicPartition]]:
         """Every partition of the topics of these. Learns how many there are of a topic that is new to this process."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from wellhead.errors import WellheadError
 
@@ -38,7 +39,7 @@ class Unreachable(WellheadError):
 
 
 class Consumer(Protocol):
-    """A started consumer of a group: aiokafka's own interface, as far as it is used, with `committed_offsets` and `end`.
+    """A started consumer of a group: aiokafka's own interface, as far as it is used, and what `GroupConsumer` adds.
 
     ``getmany`` raises what coordination and fetching ran into since the last call, and `NoOffsetForPartitionError`
     for a partition that neither has a committed offset nor was sought.
@@ -65,6 +66,7 @@ class Consumer(Protocol):
         self, timestamps: dict[TopicPartition, int]
     ) -> Mapping[TopicPartition, OffsetAndTimestamp | None]: ...
     def assignment(self) -> set[TopicPartition]: ...
+    def is_member(self) -> bool: ...
     async def topics(self) -> set[str]: ...
     def partitions_for_topic(self, topic: str) -> set[int] | None: ...
     async def stop(self) -> None: ...
@@ -75,14 +77,21 @@ Open: TypeAlias = "Callable[[KafkaConfig], Awaitable[Consumer]]"
 
 
 class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
-    """aiokafka's, with the metadata of commits: its own ``committed`` returns the offset of one partition alone."""
+    """aiokafka's, with what it knows and does not tell."""
 
     async def committed_offsets(
         self, partitions: Iterable[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetAndMetadata]:
-        """What the group has committed of these, assigned to this member or not; those with nothing are left out."""
+        """What the group has committed of these, assigned to this member or not; those with nothing are left out.
+
+        aiokafka's own ``committed`` returns the offset of one partition alone, without the metadata.
+        """
         found = await self._coordinator.fetch_committed_offsets(list(partitions))
         return {partition: committed for partition, committed in found.items() if committed.offset >= 0}
+
+    def is_member(self) -> bool:
+        """Whether the group counts us in, as far as we were told; False once it has given our partitions to others."""
+        return bool(self._coordinator.generation != OffsetCommitRequest.DEFAULT_GENERATION_ID)
 
     def end(self, partition: TopicPartition) -> int | None:
         """Where the partition ended at the last fetch, open transactions left out; None where that is not known."""

@@ -12,7 +12,6 @@ from wellhead.errors import DeliveryError, Loss
 from .assigned import Assigned, Held
 from .events import KafkaSource, Record, Tally, record_event
 from .lanes import Lanes, Ordering
-from .offsets import Offsets
 from .pressure import weight
 
 if TYPE_CHECKING:
@@ -65,13 +64,12 @@ class Deliveries:
 
     def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
         """Send these, the next of their partition in order."""
-        if partition.offsets is None:
-            partition.offsets = Offsets(records[0].offset)
+        assert partition.offsets is not None  # noqa: S101 - it is paused until it is known where to begin
         remembered = self._memory.knows(partition.place)
         for record in records:
             partition.offsets.read(record.offset)
             if remembered and self._memory.is_done(partition.place, record):
-                partition.offsets.done(record.offset)
+                partition.offsets.done(record.offset, record.timestamp)
                 self.suppressed += 1
                 continue
             octets = weight(record.key, record.value, len(record.headers))

@@ -29,7 +29,7 @@ from .starting import Edge
 from .unreadable import step_over
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .commits import Commits
     from .config import KafkaConfig
@@ -44,6 +44,7 @@ _POLL_SECONDS: Final = 0.5
 _POLL_RECORDS: Final = 500
 _ROOM_SECONDS: Final = 0.05
 """A partition that is full is given so long to get some room, before it is paused, which costs what was fetched."""
+_BEGIN_SECONDS: Final = 0.05
 _TROUBLE_SECONDS: Final = 1.0
 
 
@@ -56,10 +57,7 @@ class RecordsGone(WellheadError):
 
 
 class Intake:
-    """What one consumer reads, of the partitions that are ours at the time.
-
-    ``begin`` is awaited where a partition turns out to have no position yet.
-    """
+    """What one consumer reads, of the partitions that are ours at the time."""
 
     def __init__(
         self,
@@ -68,7 +66,6 @@ class Intake:
         deliveries: Deliveries,
         commits: Commits,
         watchdog: Watchdog,
-        begin: Callable[[], Awaitable[None]],
     ) -> None:
         self.partitions: Mapping[Place, Assigned] = {}
         self.resets = 0
@@ -78,7 +75,6 @@ class Intake:
         self._deliveries = deliveries
         self._commits = commits
         self._watchdog = watchdog
-        self._begin = begin
         self._budget = Budget(config.buffer, config.max_ahead)
         self._full: set[Assigned] = set()
         self._room = asyncio.Event()
@@ -100,8 +96,8 @@ class Intake:
             await self._until_more_may_come()
             try:
                 batches = await self._consumer.getmany(timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS)
-            except NoOffsetForPartitionError:
-                await self._begin()
+            except NoOffsetForPartitionError:  # it is asked for, or asked for again
+                await asyncio.sleep(_BEGIN_SECONDS)
                 continue
             except OffsetOutOfRangeError as error:
                 await self._go_on_elsewhere(error.args[0])
@@ -124,7 +120,7 @@ class Intake:
         self._trouble = ""
         self._watchdog.progress(asyncio.get_running_loop().time())
         self._deliveries.take_in(partition, records)
-        assert partition.offsets is not None  # noqa: S101 - since `Deliveries.take_in`
+        assert partition.offsets is not None  # noqa: S101 - as `Deliveries.take_in` says
         if self._budget.is_full(partition.octets, len(partition.offsets), partitions=len(self.partitions)):
             self._full.add(partition)
 
@@ -195,18 +191,23 @@ class Intake:
                 continue
             where = Edge(self._config.out_of_range.value)
             start = (await find(self._consumer, [place], where))[place]
+            if partition.revoked:
+                continue
             self.resets += 1
             _log.error("records are gone before they were read", extra={**facts, "goes_on_at": start})
             await self._start_over(partition, start)
 
     async def _start_over(self, partition: Assigned, start: int) -> None:
         """Go on at ``start``, also where that lies before what was committed: the topic was made anew."""
-        await self._deliveries.let_go([partition], drain=0, settle=0)
         fresh = Assigned(partition.place, metadata=partition.metadata)
+        fresh.begin(start)
+        # Before anything is waited for, so that a rebalance finds it and takes it away.
         self.partitions = {**self.partitions, partition.place: fresh}
         self._full.discard(partition)
-        self._consumer.seek(TopicPartition(*partition.place), start)
-        fresh.begin(start)
+        place = TopicPartition(*partition.place)
+        self._consumer.seek(place, start)
+        self._consumer.resume(place)
+        await self._deliveries.let_go([partition], drain=0, settle=0)
         await self._commits.commit([fresh])
 
     async def _note_trouble(self, error: KafkaError) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BEGIN_SECONDS: Final = 5.0
 """No heartbeats are sent meanwhile: well below any session timeout."""
+_AGAIN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 10.0
 
@@ -70,11 +71,12 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._watchdog = watchdog
         self._ready = ready
         self._commits = Commits(consumer)
-        self.intake = Intake(consumer, config, deliveries, self._commits, watchdog, self._begin)
+        self.intake = Intake(consumer, config, deliveries, self._commits, watchdog)
         self._done_since_commit = 0
         self._enough = asyncio.Event()
         self._joined = False
         self._beginning = asyncio.Lock()
+        self._not_begun = asyncio.Event()
 
     @property
     def partitions(self) -> Mapping[Place, Assigned]:
@@ -98,6 +100,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             self.consumer.subscribe(self._config.topics, self._config.topics_pattern or None, self)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.intake.poll(), name="poll Kafka")
+                tasks.create_task(self._begin_late(), name="begin what could not be begun")
                 tasks.create_task(self._commit_regularly(), name="commit offsets")
                 tasks.create_task(self._watch(), name="watch the reading")
                 tasks.create_task(self._deliveries.failure(), name="wait for a worker to fail")
@@ -124,7 +127,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     # --- rebalances: called by aiokafka ---
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Drain, then fence, then commit what is done: within twice ``drain`` and a commit's time."""
+        """Drain, then fence, then commit what is done: within twice ``drain`` and a commit's time.
+
+        What the group has given to others already, because it did not hear of us for too long, is fenced at once.
+        """
         self._joined = False
         if revoked:
             _log.info("partitions are taken away", extra={"partitions": len(revoked)})
@@ -133,6 +139,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Begin with these."""
         self.rebalances += 1
+        # Records would come while we ask where to begin; what is known of them then would be forgotten.
+        self.consumer.pause(*assigned)
         self.intake.assign((place.topic, place.partition) for place in assigned)
         await self._begin()
         _log.info("partitions are assigned", extra={"partitions": len(assigned)})
@@ -142,14 +150,16 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     async def _let_go(self) -> None:
         partitions = self.partitions.values()
-        drain = self._config.drain.total_seconds()
+        ours = self.consumer.is_member()
+        drain = self._config.drain.total_seconds() if ours else 0.0
         await self._deliveries.let_go(partitions, drain=drain, settle=drain)
-        await self._commits.commit(partitions)
+        if ours:
+            await self._commits.commit(partitions)
         if self.partitions and all(one.revoked for one in partitions):
             self.intake.forget()
 
     async def _begin(self) -> None:
-        """Find where to begin what was not begun yet. What the brokers do not tell now is asked again by the poll."""
+        """Find where to begin what was not begun yet. What the brokers do not tell now is asked again in a second."""
         async with self._beginning:  # an assignment and a poll may both ask
             waiting = [one for one in self.partitions.values() if one.offsets is None]
             if not waiting:
@@ -161,6 +171,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 _log.warning(
                     "where to begin is not known yet; asked again", extra={"reason": str(error) or "no answer"}
                 )
+                self._not_begun.set()
                 return
             for partition in waiting:
                 if partition.offsets is not None:
@@ -168,6 +179,13 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             # At once: with `latest`, what comes from now on must be found by whoever reads after a crash.
             await self._commits.commit(waiting)
         self._ready_if_begun()
+
+    async def _begin_late(self) -> None:
+        while True:
+            await self._not_begun.wait()
+            self._not_begun.clear()
+            await asyncio.sleep(_AGAIN_SECONDS)
+            await self._begin()
 
     def _ready_if_begun(self) -> None:
         if self._joined and all(one.offsets is not None for one in self.partitions.values()):
