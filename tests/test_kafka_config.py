@@ -278,3 +278,8 @@ def test_every_metric_and_no_other_is_in_the_readme() -> None:
     )
     readme = (ROOT / "adapters/wellhead_adapters/kafka/README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(wellhead_\w+)`", readme, re.MULTILINE) == [metric.name for metric in kafka_metrics(facts)]
+
+
+def test_as_many_tries_are_on_the_wire_as_records_may_be_on_their_way() -> None:
+    variables = {"KAFKA_BOOTSTRAP_SERVERS": "k:9092", "KAFKA_TOPICS": "t", "KAFKA_CONSUMER_GROUP": "g"}
+    assert Kafka.concurrency(read(KafkaConfig, {**variables, "KAFKA_MAX_IN_FLIGHT": "1000"})) == 1000

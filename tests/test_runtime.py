@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 from contextlib import asynccontextmanager
@@ -19,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.process import IN_TIME, POD, REFUSED_URL
 
+from wellhead import runtime
 from wellhead.adapter import Deadline
 from wellhead.binding import SinkBinding
 from wellhead.env import setting, text
 from wellhead.errors import ConfigError, DeliveryError, Problem
 from wellhead.event import CloudEvent
-from wellhead.runtime import Exit, _new_transport, _run, main, run
+from wellhead.host import Host
+from wellhead.runtime import Exit, _allow_connections, _new_transport, _run, main, run
 from wellhead.settings import ProcessSettings
 from wellhead.testing import Answer, RecordingSink
 from wellhead.transport.http import HttpTransport
@@ -34,9 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from wellhead.adapter import Adapter, Sink
-    from wellhead.host import Host
+    from wellhead.clock import Clock
     from wellhead.runtime import Compose
     from wellhead.sink import HttpSink
+    from wellhead.transport import Transport
 
 GOOD = {**POD, "K_SINK": REFUSED_URL}
 SECRET = "hunter2"
@@ -262,6 +266,50 @@ def test_a_target_may_have_as_many_connections_as_its_sink_has_tries(concurrency
     transport = _new_transport(ProcessSettings(concurrency=concurrency, connect_timeout=timedelta(seconds=3)))
     assert isinstance(transport, HttpTransport)
     assert (transport.limit, transport.timeouts.connect) == (connections, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most"),
+    [((), 200), (("--concurrency=7",), 7), (("--mode=batch",), 128)],
+)
+@pytest.mark.usefixtures("in_this_process")
+def test_an_adapter_says_how_many_tries_it_has_at_once_where_nobody_else_does(
+    arguments: tuple[str, ...], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[int] = []
+
+    class Wide(Ends):
+        """Send many."""
+
+        concurrency = staticmethod(lambda _: 200)
+
+    def hosted(transport: Transport, clock: Clock, *, max_on_wire: int) -> Host:
+        said.append(max_on_wire)
+        return Host(transport, clock, max_on_wire=max_on_wire)
+
+    monkeypatch.setattr(runtime, "Host", hosted)
+    assert main(Wide, "wide", arguments=arguments, environment={"K_SINK": REFUSED_URL}) == Exit.DONE
+    assert said == [most]
+
+
+def test_the_system_is_asked_for_as_many_connections_as_are_wanted() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        _allow_connections(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
+        _allow_connections(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_system_that_gives_too_few_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _allow_connections(10_000_000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    told = "the system lets us open too few files" in caplog.messages
+    assert told == (limits[1] != resource.RLIM_INFINITY)
 
 
 async def test_one_source_that_fails_lets_the_deliveries_of_the_others_land() -> None:

@@ -172,7 +172,7 @@ def test_batches_are_asked_for_by_the_mode_and_bounded() -> None:
 
 def test_connections_are_bounded_in_number_age_and_the_time_they_take() -> None:
     ours = read(ProcessSettings, {})
-    assert (ours.concurrency, ours.connection_age, ours.connect_timeout) == (
+    assert (ours.on_wire, ours.connection_age, ours.connect_timeout) == (
         128, timedelta(seconds=60), timedelta(seconds=10),
     )  # fmt: skip
     wrong = {"SINK_CONCURRENCY": "0", "SINK_CONNECTION_AGE": "0s", "SINK_CONNECT_TIMEOUT": "never"}

@@ -106,8 +106,10 @@ class AdapterClass(Protocol[ConfigT]):
     """What the entry point group ``wellhead.adapters`` names (kind → class), so that `main` can start it.
 
     The class's docstring is its help text: the first line in ``wellhead --help``, the whole in ``wellhead KIND --help``.
-    It may also have ``policy``, the `wellhead.delivery.Policy` for what its user leaves unsaid of delivery, and
-    ``dry_run``, which is called with a configuration that has ``dry_run`` set: without a sink, for the exit code.
+    It may also have ``policy``, the `wellhead.delivery.Policy` for what its user leaves unsaid of delivery;
+    ``concurrency``, which is called with a configuration and says how many tries it has on the wire at once where its
+    user does not (batches, which gather what is sent at once, have 128 all the same); and ``dry_run``, which is called
+    with a configuration that has ``dry_run`` set: without a sink, for the exit code.
     """
 
     @property

@@ -7,9 +7,11 @@ import contextlib
 import enum
 import logging
 import os
+import resource
 import signal
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from . import telemetry
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT")
 _log = logging.getLogger(__name__)
 _LINE_CHARACTERS = 500
+_OTHER_FILES = 200
+"""Files beside the connections to a sink."""
 
 
 class Exit(enum.IntEnum):
@@ -92,6 +96,9 @@ def main(
     configure_log(process, collector.warnings)
     if dry_run is not None:
         return int(dry_run(config))
+    asks_for = getattr(adapter_class, "concurrency", None)
+    if asks_for is not None and process.concurrency is None and to.mode is not EventMode.BATCH:
+        process = replace(process, concurrency=asks_for(config))
     port = process.health_port if process.health_port is not None else getattr(adapter_class, "health_port", 0)
 
     @asynccontextmanager
@@ -278,10 +285,22 @@ def _new_transport(process: ProcessSettings) -> Transport:
     from .transport.http import CONNECTIONS, HttpTransport  # noqa: PLC0415 - likewise
 
     return HttpTransport(
-        limit=max(CONNECTIONS, process.concurrency),
+        limit=max(CONNECTIONS, process.on_wire),
         age_seconds=process.connection_age.total_seconds(),
         timeouts=Timeouts(connect=connect),
     )
+
+
+def _allow_connections(number: int) -> None:
+    """Have the system let us open so many connections: what a shell allows at first (1,024 files) is meant for shells."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        _log.warning("the system lets us open too few files", extra={"allowed": hard, "connections": number})
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -294,8 +313,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _run(compose: Compose, process: ProcessSettings, health_port: int, *, until_signal: bool) -> int:
+    _allow_connections(process.on_wire)
     transport = _new_transport(process)
-    host = Host(transport, SystemClock(), max_on_wire=process.concurrency)
+    host = Host(transport, SystemClock(), max_on_wire=process.on_wire)
     host.starting = True
     health: Health | None = None
     exports = telemetry.start(

@@ -123,6 +123,10 @@ def prometheus_endpoint(value: str) -> tuple[str, int] | None:
     return match[1], int(match[2])
 
 
+ON_WIRE = 128
+"""Tries of one sink at once, where nobody says another number."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSettings:
     """Where events go"""
@@ -339,9 +343,9 @@ class ProcessSettings:
         one_of(TransportChoice), "what sends: our own HTTP/1.1, or aiohttp, which goes through proxies; auto: as needed",
         flag="transport", env="HTTP_TRANSPORT", default=TransportChoice.AUTO, choices=("auto", "own", "aiohttp"),
     )
-    concurrency: int = setting(
-        integer(1, 10_000), "most tries of one sink on the wire at once, a connection each",
-        flag="concurrency", env="SINK_CONCURRENCY", default=128,
+    concurrency: int | None = setting(
+        integer(1, 10_000), "most tries of one sink on the wire at once, a connection each; unset: 128, or what the adapter asks for",
+        flag="concurrency", env="SINK_CONCURRENCY", shown_default="128",
     )
     connect_timeout: timedelta = setting(
         _some_time, "how long connecting may take, TLS included; the rest of the try is the answer's",
@@ -366,6 +370,12 @@ class ProcessSettings:
         prometheus_endpoint, "Knative's observability config: where it wants /metrics",
         env="K_OBSERVABILITY_CONFIG", tolerant=True,
     )
+
+
+    @property
+    def on_wire(self) -> int:
+        """Most tries of one sink on the wire at once."""
+        return self.concurrency or ON_WIRE
 
 
 KNATIVE_IGNORED = (

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.interop.kafka_cluster import PASSWORD, UNPRIVILEGED, USER, Cluster, create_topic, free_ports
 from tests.process import IN_TIME, WELLHEAD, Program, started
 
-from wellhead.testing import RecordingSink
+from wellhead.testing import Answer, RecordingSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -253,6 +253,23 @@ async def test_a_record_of_ten_megabytes_is_an_event_like_any_other(kafka: Clust
             await all_committed(kafka, "huge", 1)
             assert await program.stop() == 0
         assert [event.data for event in sink.events] == [b"1", huge, b"2"]
+
+
+async def test_as_many_records_are_on_the_wire_at_once_as_may_be_on_their_way(kafka: Cluster) -> None:
+    await create_topic(kafka.bootstrap, "wide")
+    async with producing(kafka) as producer:
+        for _ in range(300):
+            await producer.send("wide", b"1")
+    answer = asyncio.Event()
+    async with RecordingSink() as sink:
+        sink.always(Answer(202, until=answer))
+        wide = {"KAFKA_ORDERING": "unordered", "KAFKA_MAX_IN_FLIGHT": "300"}
+        async with reading(environment(kafka, sink, "wide", **wide)) as program:
+            await sink.came(300)
+            assert sink.events == []
+            answer.set()
+            await sink.accepted(300)
+            assert await program.stop() == 0
 
 
 async def test_a_group_that_others_use_for_other_topics_gives_each_its_own(kafka: Cluster) -> None:

@@ -71,6 +71,11 @@ class Kafka:
             await reading.aclose()
 
     @staticmethod
+    def concurrency(config: KafkaConfig) -> int:
+        """Every record on its way may be on the wire; see `wellhead.adapter.AdapterClass`."""
+        return config.max_in_flight
+
+    @staticmethod
     def dry_run(config: KafkaConfig) -> int:
         """Print the events of records until interrupted; see `wellhead.adapter.AdapterClass`."""
         from .dry_run import run  # noqa: PLC0415 - see `run`

@@ -111,7 +111,7 @@ class KafkaConfig(ConnectionSettings):
         choices=tuple(kind.value for kind in Ordering),
     )
     max_in_flight: int = setting(
-        integer(1, 10_000), "records on their way at once; of them --concurrency are on the wire",
+        integer(1, 10_000), "records on their way at once, each on a connection of its own unless --concurrency says fewer",
         flag="max-in-flight", env="KAFKA_MAX_IN_FLIGHT", default=128,
     )
     buffer: int = setting(
