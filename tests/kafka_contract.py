@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetMetadataTooLargeError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
@@ -118,6 +123,15 @@ class ConsumerContract(ABC):
         await consumer.stop()
         consumer, place = await self.joined(topic)
         assert await self.read(consumer, 6) == NUMBERS[4:]
+
+    async def test_metadata_of_3500_characters_is_kept_and_more_than_4096_refused(self) -> None:
+        consumer, place = await self.joined(await self.topic())
+        consumer.seek(place, 0)
+        much = OffsetAndMetadata(0, "x" * 3600)
+        await consumer.commit({place: much})
+        with pytest.raises(OffsetMetadataTooLargeError):
+            await consumer.commit({place: OffsetAndMetadata(0, "x" * 4097)})
+        assert await consumer.committed_offsets([place]) == {place: much}
 
     async def test_what_is_not_assigned_cannot_be_committed(self) -> None:
         topic = await self.topic()

@@ -13,6 +13,7 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
+    OffsetMetadataTooLargeError,
     OffsetOutOfRangeError,
 )
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
@@ -65,6 +66,7 @@ class FakeKafka:
         """Why it cannot be reached; "" while it can."""
         self.deaf = False
         """Fetches bring nothing, whatever there is."""
+        self.most_metadata = 4096
         self.slow = 0.0
         """How many seconds it takes to be told where partitions begin and end."""
         self.consumers: list[FakeConsumer] = []
@@ -240,6 +242,8 @@ class FakeConsumer:
             raise self._kafka.commit_error
         if not self.member:
             raise CommitFailedError("the group has rebalanced")
+        if any(len(committed.metadata) > self._kafka.most_metadata for committed in offsets.values()):
+            raise OffsetMetadataTooLargeError
         self._kafka.commits += 1
         self._kafka.committed |= {(self.group, place): committed for place, committed in offsets.items()}
 

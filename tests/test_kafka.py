@@ -463,6 +463,44 @@ async def test_a_partition_that_was_lost_is_not_committed(kafka: FakeKafka) -> N
     assert it.host.failure is None
 
 
+async def test_what_was_done_behind_one_that_was_not_is_known_to_whoever_reads_on_after_a_kill(
+    kafka: FakeKafka,
+) -> None:
+    kafka.produce("t", *numbers(0, 2000))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) in (b"0", b"700") else Answer())
+    config = replace(CONFIG, ordering=Ordering.UNORDERED)
+    async with Replica(kafka, config, transport=transport) as killed:
+        await transport.accepted(1998)
+        await asyncio.sleep(1.1)
+        killed.consumer.member = False  # from here on nothing of what it does is seen
+        killed.consumer.assigned = set()
+        async with Replica(kafka, config) as it:
+            await it.transport.accepted(2)
+            await asyncio.sleep(1.1)
+            assert (values(it.transport), committed(kafka)) == ([b"0", b"700"], 2000)
+            assert it.metric("duplicates_suppressed_total") == [1998]
+
+
+async def test_brokers_that_take_less_metadata_get_less(kafka: FakeKafka, caplog: pytest.LogCaptureFixture) -> None:
+    kafka.most_metadata = 20
+    kafka.produce("t", *numbers(0, 10))
+    transport = FakeTransport()
+    transport.always(lambda post: Answer(503) if body(post) == b"2" else Answer())
+    async with Replica(kafka, replace(CONFIG, ordering=Ordering.UNORDERED), transport=transport):
+        await transport.accepted(9)
+        await asyncio.sleep(1.1)
+        assert kafka.committed[GROUP, TopicPartition("t", 0)] == OffsetAndMetadata(2, "partitions=1")
+        kafka.most_metadata = 3
+        transport.always(Answer())
+        await asyncio.sleep(60)
+        assert committed(kafka) == 2
+        kafka.most_metadata = 4096
+        await asyncio.sleep(1.1)
+        assert committed(kafka) == 10
+    assert caplog.messages.count("the brokers take little metadata: more comes twice where a member dies") == 1
+
+
 async def test_members_come_and_go_and_nothing_is_lost_or_out_of_order(kafka: FakeKafka) -> None:
     kafka.create("t", 4)
     for number in range(100):

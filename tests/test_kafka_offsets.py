@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wellhead.delivery import Attempt
+from wellhead_adapters.kafka.ahead import MOST_CHARACTERS, Run, Told, tell, told
 from wellhead_adapters.kafka.lanes import Lanes, Ordering
 from wellhead_adapters.kafka.memory import MOST, Memory
 from wellhead_adapters.kafka.offsets import Offsets
@@ -26,6 +27,7 @@ from wellhead_adapters.kafka.starting import (
     began_with,
     begin_at,
     commit_metadata,
+    done_ahead,
     initial_offset,
 )
 from wellhead_adapters.kafka.watchdog import Verdict, Watchdog
@@ -96,6 +98,110 @@ def test_an_idle_partition_passes_what_is_no_record() -> None:
     assert offsets.committable == 9
     offsets.passed(7)
     assert offsets.committable == 9
+
+
+# --- what is done ahead ---
+
+
+@dataclass(frozen=True)
+class Record:
+    offset: int
+    timestamp: int = 1
+
+
+RUNS: Final = st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 2**42), st.integers(0, 10**6)), max_size=40)
+
+
+def runs_from(committed: int, said: list[tuple[int, int, int]]) -> list[Run]:
+    found, at = list[Run](), committed
+    for gap, timestamp, length in said:
+        found.append(Run(at + gap, timestamp, at + gap + length))
+        at += gap + length
+    return found
+
+
+@given(st.integers(0, 2**50), RUNS)
+def test_what_is_told_in_metadata_is_read_back(committed: int, said: list[tuple[int, int, int]]) -> None:
+    runs = runs_from(committed, said)
+    metadata = commit_metadata(12, tell(committed, runs))
+    assert list(told(done_ahead(metadata), committed)) == runs
+    assert began_with([metadata], known=99) == 12
+
+
+@given(st.integers(0, 2**50), st.integers(0, 2**50), RUNS)
+def test_beside_another_offset_it_is_not_believed(
+    written: int, committed: int, said: list[tuple[int, int, int]]
+) -> None:
+    found = told(tell(written, runs_from(written, said)), committed)
+    assert list(found) == (runs_from(written, said) if written == committed else [])
+
+
+@given(st.text(max_size=60) | st.text("AZaz09-_", max_size=60))
+def test_what_others_write_into_metadata_harms_nobody(text: str) -> None:
+    for committed in (0, 1, 5):
+        list(told(text, committed))
+    list(told(done_ahead(f"partitions=3 done={text}"), 0))
+    assert done_ahead(text) == ""
+
+
+def test_of_more_than_there_is_room_for_the_first_runs_are_told() -> None:
+    runs = [Run(10 * number, 1_700_000_000_000 + 977 * number, 10 * number + 5) for number in range(1, 5000)]
+    text = tell(5, runs)
+    assert len(text) <= MOST_CHARACTERS < len(text) + 16
+    found = told(text, 5)
+    assert len(found) > 500
+    assert list(found) == runs[: len(found)]
+
+
+def test_records_without_a_timestamp_are_not_told_of() -> None:
+    assert tell(5, [Run(7, -1, 8), Run(9, 0, 9)]) == ""
+    assert list(told(tell(5, [Run(7, -1, 8), Run(9, 1, 9)]), 5)) == [Run(9, 1, 9)]
+
+
+@given(st.data())
+def test_whoever_reads_on_passes_what_was_done_and_nothing_else(data: st.DataObject) -> None:
+    """A log with gaps, read to some point, in which some is done; then read again, by another, perhaps compacted."""
+    offsets, timestamps = Offsets(0), dict[int, int]()
+    done, position = set[int](), 0
+    for gap in data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=40)):
+        position += gap
+        timestamps[position] = data.draw(st.integers(1, 3))
+        offsets.read(position)
+    for offset in data.draw(st.lists(st.sampled_from(sorted(timestamps)), unique=True)):
+        offsets.done(offset, timestamps[offset])
+        done.add(offset)
+    committed = offsets.committable
+    runs = list(offsets.runs())
+    assert {offset for run in runs for offset in timestamps if run.first <= offset <= run.last} == set(offsets.ahead())
+
+    gone = data.draw(st.sets(st.sampled_from(sorted(timestamps))))
+    reading = Told(told(tell(committed, runs), committed))
+    left = [offset for offset in timestamps if offset >= committed and offset not in gone]
+    passed = {offset for offset in left if reading.is_done(Record(offset, timestamps[offset]))}
+    assert passed <= done
+    first_gone = {offset for run in runs if run.first in gone for offset in range(run.first, run.last + 1)}
+    assert passed == {offset for offset in left if offset in done and offset not in first_gone}
+
+
+@given(RUNS.filter(bool), st.data())
+def test_of_another_log_nothing_is_passed(said: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    runs = runs_from(0, said)
+    offsets = sorted(data.draw(st.sets(st.integers(0, runs[-1].last + 3), max_size=30)) | {run.first for run in runs})
+    reading = Told(runs)
+    assert not any(reading.is_done(Record(offset, timestamp=0)) for offset in offsets)
+
+
+def test_what_was_told_and_is_not_read_yet_is_told_again() -> None:
+    runs = [Run(5, 1, 7), Run(10, 1, 12)]
+    reading = Told(runs)
+    assert list(reading.to_come()) == runs
+    assert not reading.is_done(Record(4))
+    assert list(reading.to_come()) == runs
+    assert reading.is_done(Record(5))
+    assert list(reading.to_come()) == runs[1:]
+    assert not reading.is_done(Record(8))
+    assert list(reading.to_come()) == runs[1:]
+    assert (reading.is_done(Record(10)), reading.is_done(Record(13)), len(reading)) == (True, False, 0)
 
 
 # --- lanes ---
@@ -179,12 +285,6 @@ def test_what_is_dropped_is_never_taken_and_what_is_kept_is(
 
 
 # --- memory ---
-
-
-@dataclass(frozen=True)
-class Record:
-    offset: int
-    timestamp: int = 1
 
 
 def test_what_was_done_too_late_to_commit_is_known_once() -> None:

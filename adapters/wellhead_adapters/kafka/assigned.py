@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from wellhead.adapter import Fence
 
+from .ahead import Told, tell
 from .offsets import Offsets
+from .starting import commit_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
+    from .ahead import Run
     from .events import Record
     from .memory import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is committed of a partition."""
+
+    offset: int
+    metadata: str
 
 
 @dataclass(slots=True, eq=False)
@@ -21,8 +33,8 @@ class Assigned:
     """What is known of a partition from being assigned to being revoked; a new one at each assignment."""
 
     place: Place
-    metadata: str = ""
-    """Written beside each offset that is committed."""
+    began_with: int = 0
+    """How many partitions its topic had when the group began with it."""
     offsets: Offsets | None = None
     """None until it is known where to begin."""
     fence: Fence = field(default_factory=Fence)
@@ -34,22 +46,28 @@ class Assigned:
     octets: int = 0
     """What its records in hand weigh."""
     under_way: set[Held] = field(default_factory=set)
-    committed: int | None = None
+    told: Told = field(default_factory=lambda: Told(()))
+    """What the last owner's commit told to be done, as far as it was not read yet."""
+    committed: Commit | None = None
     committed_at: float = 0.0
     """When, by the loop's clock."""
 
-    def begin(self, position: int) -> None:
+    def begin(self, position: int, told: Iterable[Run] = ()) -> None:
         """It is known where to begin."""
         self.offsets = Offsets(position)
+        self.told = Told(told)
 
     def oldest(self, now: float) -> float:
         """For how many seconds its oldest delivery has gone on; 0 where none does."""
         return max((now - held.started for held in self.under_way), default=0.0)
 
-    def commit_due(self) -> int | None:
-        """The offset to commit, if it is another than the one committed."""
-        due = self.offsets.committable if self.offsets is not None else None
-        return due if due is not None and (self.committed is None or due > self.committed) else None
+    def to_commit(self, *, ahead: bool) -> Commit | None:
+        """What could be committed now; with what is done behind the offset, if ``ahead``. None before it is begun."""
+        if self.offsets is None:
+            return None
+        offset = self.offsets.committable
+        done = tell(offset, chain(self.offsets.runs(), self.told.to_come())) if ahead else ""
+        return Commit(offset, commit_metadata(self.began_with, done))
 
 
 @dataclass(slots=True, eq=False)

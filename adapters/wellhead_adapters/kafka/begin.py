@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from aiokafka.structs import TopicPartition
 
-from .starting import Edge, InitialOffset, Since, began_with, begin_at, commit_metadata
+from .ahead import told
+from .assigned import Commit
+from .starting import Edge, InitialOffset, Since, began_with, begin_at, done_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
+    from .ahead import Run
     from .assigned import Assigned
     from .consumer import Consumer
 
@@ -50,16 +53,19 @@ class Beginner:
             if partition.revoked:  # it may be ours anew by now, and begun elsewhere
                 continue
             there = TopicPartition(*partition.place)
-            partition.metadata = commit_metadata(began[there.topic])
+            partition.began_with = began[there.topic]
+            runs: Sequence[Run] = ()
             if there in committed:
-                start = partition.committed = committed[there].offset
+                start, metadata = committed[there].offset, committed[there].metadata
+                runs = told(done_ahead(metadata), start)
+                partition.committed = Commit(start, metadata)
                 partition.committed_at = asyncio.get_running_loop().time()
             else:
                 start = starts[there]
                 facts = {"topic": there.topic, "partition": there.partition, "offset": start}
                 _log.info("partition is begun: the group has committed nothing of it", extra=facts)
             consumer.seek(there, start)
-            partition.begin(start)
+            partition.begin(start, runs)
             consumer.resume(there)
 
     def _with_siblings(self, consumer: Consumer, partitions: Collection[Assigned]) -> Mapping[str, set[TopicPartition]]:

@@ -7,13 +7,13 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, OffsetMetadataTooLargeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
-    from .assigned import Assigned
+    from .assigned import Assigned, Commit
     from .consumer import Consumer
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ class Commits:
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._turn = asyncio.Lock()
+        self._ahead = True
+        """Whether the brokers take metadata that tells what is done behind the offset."""
         self._failing = False
 
     async def commit(self, partitions: Collection[Assigned]) -> None:
@@ -42,20 +44,40 @@ class Commits:
                 async with asyncio.timeout(_POSITION_TIMEOUT):  # for all of them: a rebalance may be waiting
                     for partition in partitions:
                         await self._look_at_position(partition)
-            now = asyncio.get_running_loop().time()
-            due = {partition: offset for partition in partitions if (offset := _due(partition, now)) is not None}
-            if due and await self._perform(due):
-                for partition, offset in due.items():
-                    partition.committed, partition.committed_at = offset, now
+            await self._commit_due(partitions)
 
-    async def _perform(self, due: dict[Assigned, int]) -> bool:
+    async def _commit_due(self, partitions: Collection[Assigned]) -> None:
+        due = self._due(partitions)
+        told_ahead = self._ahead
+        if due and await self._perform(due):
+            now = asyncio.get_running_loop().time()
+            for partition, commit in due.items():
+                partition.committed, partition.committed_at = commit, now
+        elif told_ahead and not self._ahead:
+            await self._commit_due(partitions)
+
+    def _due(self, partitions: Collection[Assigned]) -> dict[Assigned, Commit]:
+        now = asyncio.get_running_loop().time()
+        known = {partition: partition.to_commit(ahead=self._ahead) for partition in partitions}
+        return {
+            partition: commit
+            for partition, commit in known.items()
+            if commit is not None and (commit != partition.committed or now - partition.committed_at >= ANEW)
+        }
+
+    async def _perform(self, due: Mapping[Assigned, Commit]) -> bool:
         offsets = {
-            TopicPartition(*partition.place): OffsetAndMetadata(offset, partition.metadata)
-            for partition, offset in due.items()
+            TopicPartition(*partition.place): OffsetAndMetadata(commit.offset, commit.metadata)
+            for partition, commit in due.items()
         }
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._consumer.commit(offsets)
+        except OffsetMetadataTooLargeError:
+            if self._ahead:
+                _log.warning("the brokers take little metadata: more comes twice where a member dies")
+            self._ahead = False
+            return False
         except (CommitFailedError, IllegalStateError):
             # A rebalance was quicker. The new owners read again what is not committed: duplicates, no loss.
             _log.info("offsets are not committed: their partitions are another's by now")
@@ -81,10 +103,3 @@ class Commits:
             return
         if not partition.revoked:  # else records may have been read since that nobody takes in
             partition.offsets.passed(position)
-
-
-def _due(partition: Assigned, now: float) -> int | None:
-    due = partition.commit_due()
-    if due is None and partition.committed is not None and now - partition.committed_at >= ANEW:
-        return partition.committed
-    return due

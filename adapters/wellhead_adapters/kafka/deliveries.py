@@ -68,7 +68,7 @@ class Deliveries:
         remembered = self._memory.knows(partition.place)
         for record in records:
             partition.offsets.read(record.offset)
-            if remembered and self._memory.is_done(partition.place, record):
+            if (remembered or partition.told) and self._is_known(partition, record):
                 partition.offsets.done(record.offset, record.timestamp)
                 self.suppressed += 1
                 continue
@@ -76,6 +76,11 @@ class Deliveries:
             partition.octets += octets
             self._lanes.put(Held(partition, record, self._ordering.lane(partition, record.key), octets))
         self._wake()
+
+    def _is_known(self, partition: Assigned, record: Record) -> bool:
+        """Whether the record was done before its partition came to us."""
+        was_told = partition.told.is_done(record)  # asked of each, whoever else knows
+        return self._memory.is_done(partition.place, record) or was_told
 
     async def let_go(self, partitions: Collection[Assigned], *, drain: float, settle: float) -> None:
         """Begin no more of these than has to be; return when what is on its way has ended, or the time is over.

@@ -199,7 +199,7 @@ class Intake:
 
     async def _start_over(self, partition: Assigned, start: int) -> None:
         """Go on at ``start``, also where that lies before what was committed: the topic was made anew."""
-        fresh = Assigned(partition.place, metadata=partition.metadata)
+        fresh = Assigned(partition.place, began_with=partition.began_with)
         fresh.begin(start)
         # Before anything is waited for, so that a rebalance finds it and takes it away.
         self.partitions = {**self.partitions, partition.place: fresh}

@@ -90,7 +90,7 @@ _OF_ALL: Final[tuple[tuple[str, str, str, Callable[[ReaderFacts], float]], ...]]
     (
         "wellhead_kafka_duplicates_suppressed_total",
         "counter",
-        "Records read again after a rebalance that were known to be done.",
+        "Records read again after a rebalance or a restart that were known to be done.",
         lambda facts: facts.suppressed,
     ),
     (

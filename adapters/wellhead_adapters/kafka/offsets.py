@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
+
+from .ahead import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Offsets:
@@ -55,3 +61,16 @@ class Offsets:
     def ahead(self) -> dict[int, int]:
         """Records that are done behind one that is not: their offsets and timestamps. Whoever is next reads them again."""
         return dict(self._ahead)
+
+    def runs(self) -> Iterator[Run]:
+        """The same, those put together that were read one after another. Costs what is in flight, if any is done ahead."""
+        ahead = self._ahead
+        first = last = None
+        for offset in self._in_order if ahead else ():
+            if offset in ahead:
+                first, last = (offset if first is None else first), offset
+            elif first is not None and last is not None:
+                yield Run(first, ahead[first], last)
+                first = None
+        if first is not None and last is not None:
+            yield Run(first, ahead[first], last)

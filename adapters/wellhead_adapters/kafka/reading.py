@@ -100,7 +100,7 @@ def _facts(partition: Assigned, consumer: Consumer) -> PartitionFacts:
         topic=topic,
         partition=number,
         lag=None if end is None or done is None else max(0, end - done),
-        committed_lag=None if end is None or partition.committed is None else max(0, end - partition.committed),
+        committed_lag=None if end is None or partition.committed is None else max(0, end - partition.committed.offset),
         in_flight=len(partition.under_way),
         octets=partition.octets,
         paused=partition.paused,

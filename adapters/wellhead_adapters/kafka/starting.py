@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-_METADATA: Final = re.compile(r"partitions=(\d{1,9})", re.ASCII)
+_METADATA: Final = re.compile(r"partitions=(\d{1,9})(?: done=([\w-]+))?", re.ASCII)
 
 
 class Edge(enum.Enum):
@@ -55,9 +55,18 @@ def initial_offset(value: str) -> InitialOffset:
     raise ValueError("is not earliest, latest, or an instant since 1970 such as 2026-01-01T00:00:00Z")
 
 
-def commit_metadata(partitions: int) -> str:
-    """What is written beside each offset: how many partitions the topic had when the group began with it."""
-    return f"partitions={partitions}"
+def commit_metadata(partitions: int, done: str = "") -> str:
+    """What is written beside each offset: how many partitions the topic had when the group began with it.
+
+    ``done`` is what `ahead.tell` says.
+    """
+    return f"partitions={partitions} done={done}" if done else f"partitions={partitions}"
+
+
+def done_ahead(metadata: str) -> str:
+    """What `commit_metadata` was given as ``done``."""
+    match = _METADATA.fullmatch(metadata)
+    return (match[2] or "") if match is not None else ""
 
 
 def began_with(committed: Iterable[str], *, known: int) -> int:
