@@ -16,7 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.interop.kafka_cluster import PASSWORD, UNPRIVILEGED, USER, Cluster, create_topic, free_ports
 from tests.process import IN_TIME, WELLHEAD, Program, started
 
-from wellhead.testing import Answer, RecordingSink
+from wellhead.testing import Answer, Hang, RecordingSink
+from wellhead_adapters.kafka.ahead import told
+from wellhead_adapters.kafka.starting import done_ahead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -137,6 +139,36 @@ async def test_two_of_a_group_share_the_partitions_and_one_takes_over(kafka: Clu
             await all_committed(kafka, "shared", 4)
             assert await first.stop() == 0
     assert set(values(sink)) == set(range(400))
+
+
+async def test_what_was_done_behind_a_record_that_fails_does_not_come_again_after_a_kill(kafka: Cluster) -> None:
+    await create_topic(kafka.bootstrap, "ahead")
+    await produce(kafka, "ahead", range(300))
+    variables = {"KAFKA_ORDERING": "unordered", "KAFKA_GROUP_INSTANCE_ID": "one"}  # static: its place need not time out
+    async with RecordingSink() as sink:
+        sink.then(Hang())
+        async with reading(environment(kafka, sink, "ahead", **variables)) as program:
+            await sink.accepted(299)
+            async with asyncio.timeout(IN_TIME):
+                while await told_done(kafka, "ahead") != 299:
+                    pass
+            program.process.kill()
+            await program.process.wait()
+        async with reading(environment(kafka, sink, "ahead", **variables)) as program:
+            await all_committed(kafka, "ahead", 1)
+            assert await program.stop() == 0
+        assert sorted(values(sink)) == list(range(300))
+
+
+async def told_done(kafka: Cluster, topic: str) -> int:
+    """How many records the commit says are done: those before its offset, and those that its metadata tells of."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        (held,) = (await admin.list_consumer_group_offsets(f"group-of-{topic}")).values()
+    finally:
+        await admin.close()
+    return int(held.offset) + sum(run.last - run.first + 1 for run in told(done_ahead(held.metadata), held.offset))
 
 
 async def test_of_transactions_what_was_committed_is_read_and_no_lag_is_left(kafka: Cluster) -> None:
