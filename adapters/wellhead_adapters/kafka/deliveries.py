@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from wellhead.adapter import Sink
+    from wellhead.event import CloudEvent
 
     from .memory import Memory, Place
 
@@ -65,16 +66,17 @@ class Deliveries:
     def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
         """Send these, the next of their partition in order."""
         assert partition.offsets is not None  # noqa: S101 - it is paused until it is known where to begin
+        offsets, put, lane = partition.offsets, self._lanes.put, self._ordering.lane
         remembered = self._memory.knows(partition.place)
         for record in records:
-            partition.offsets.read(record.offset)
+            offsets.read(record.offset)
             if (remembered or partition.told) and self._is_known(partition, record):
-                partition.offsets.done(record.offset, record.timestamp)
+                offsets.done(record.offset, record.timestamp)
                 self.suppressed += 1
                 continue
             octets = weight(record.key, record.value, len(record.headers))
             partition.octets += octets
-            self._lanes.put(Held(partition, record, self._ordering.lane(partition, record.key), octets))
+            put(Held(partition, record, lane(partition, record.key), octets))
         self._wake()
 
     def _is_known(self, partition: Assigned, record: Record) -> bool:
@@ -151,39 +153,47 @@ class Deliveries:
                 self._idle.append(idle)
                 await idle
                 continue
+            partition, record = held.partition, held.record
             held.started = self._now()
-            held.partition.under_way.add(held)
-            done = await self._deliver(held)
-            self._end(held, done=done)
-
-    async def _deliver(self, held: Held) -> bool:
-        """Whether the record's fate is sealed: accepted, dead-lettered, or refused with a count."""
-        partition, record = held.partition, held.record
-        if self._late and await self._late_done(held):
-            return True
-        event = record_event(self._source, record, self.tally)
-        attempt = self._memory.attempt(partition.place, record) if self._memory.knows(partition.place) else None
-        wait = _AGAIN_FIRST
-        while True:
+            partition.under_way.add(held)
+            if self._late and await self._late_done(held):
+                self._end(held, done=True)
+                continue
+            event = record_event(self._source, record, self.tally)
+            attempt = self._memory.attempt(partition.place, record) if self._memory.knows(partition.place) else None
             try:
                 await self._sink.send(event, fence=partition.fence, after=attempt)
             except DeliveryError as error:
-                if error.accounted:
-                    return True
-                attempt = error.attempt
-                if error.loss in _NOT_OURS_ANY_MORE:
-                    if attempt is not None:
-                        self._memory.failing(partition.place, record, attempt)
-                    return False
-                # The sink refused it, and the dead-letter sink did not take it: here it stays until one of them does.
-                facts = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-                _log.error("record is neither delivered nor dead-lettered: sent again", extra={**facts, "after": wait})
+                done = await self._settle(held, event, error)
             else:
-                return True
+                done = True
+            self._end(held, done=done)
+
+    async def _settle(self, held: Held, event: CloudEvent, error: DeliveryError) -> bool:
+        """Whether the fate of a record that was not delivered is sealed: it was refused with a count, or taken at last.
+
+        What the sink refused and the dead-letter sink did not take stays here until one of them does.
+        """
+        partition, record = held.partition, held.record
+        wait = _AGAIN_FIRST
+        while not error.accounted:
+            if error.loss in _NOT_OURS_ANY_MORE:
+                if error.attempt is not None:
+                    self._memory.failing(partition.place, record, error.attempt)
+                return False
+            facts = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            _log.error("record is neither delivered nor dead-lettered: sent again", extra={**facts, "after": wait})
             await self._pause(partition, wait)
             if partition.fence.closed:
                 return False
             wait = min(2 * wait, _AGAIN_AT_MOST)
+            try:
+                await self._sink.send(event, fence=partition.fence, after=error.attempt)
+            except DeliveryError as another:
+                error = another
+            else:
+                return True
+        return True
 
     async def _late_done(self, held: Held) -> bool:
         """Wait for the same record's delivery from before a rebalance, if that is on the wire; whether it was accepted."""

@@ -167,7 +167,7 @@ def _attribute(header: str) -> str | None:
 def _around(source: KafkaSource, record: Record, tally: Tally) -> CloudEvent:
     """An event around a record that is none."""
     partition, offset = record.partition, record.offset
-    extensions: dict[str, ExtensionValue] = {}
+    extensions = _place(partition, offset)
     if record.key:
         extensions["key"] = extensions["partitionkey"] = _key(source.key_type, record.key, tally)
     content_type = None
@@ -178,7 +178,6 @@ def _around(source: KafkaSource, record: Record, tally: Tally) -> CloudEvent:
                 extension = header_extension(name)
                 tally.dropped += extension in extensions
                 extensions[extension] = _extension(value, tally)
-    extensions |= _place(partition, offset)
     return CloudEvent(
         id=f"partition:{partition}/offset:{offset}",
         source=source.source(record.topic),
@@ -206,6 +205,8 @@ def _place(partition: int, offset: int) -> dict[str, ExtensionValue]:
 
 
 def _key(kind: KeyType, key: bytes, tally: Tally) -> str | int:
+    if kind is KeyType.STRING:  # as nearly all are
+        return _extension(key, tally)
     try:
         value = key_value(kind, key)
     except UnicodeDecodeError:
@@ -268,6 +269,8 @@ def _time(milliseconds: int, tally: Tally) -> str | None:
     if whole is None:
         tally.dropped += 1
         return None
+    if rest % 10:
+        return f"{whole}.{rest:03}Z"
     return f"{whole}.{rest:03}".rstrip("0") + "Z" if rest else whole + "Z"
 
 
