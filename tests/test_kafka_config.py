@@ -283,3 +283,10 @@ def test_every_metric_and_no_other_is_in_the_readme() -> None:
 def test_as_many_tries_are_on_the_wire_as_records_may_be_on_their_way() -> None:
     variables = {"KAFKA_BOOTSTRAP_SERVERS": "k:9092", "KAFKA_TOPICS": "t", "KAFKA_CONSUMER_GROUP": "g"}
     assert Kafka.concurrency(read(KafkaConfig, {**variables, "KAFKA_MAX_IN_FLIGHT": "1000"})) == 1000
+
+
+def test_what_is_wrong_with_a_field_is_told_once() -> None:
+    variables = {"KAFKA_BOOTSTRAP_SERVERS": "k:9092", "KAFKA_TOPICS": "a b", "KAFKA_CONSUMER_GROUP": "g"}
+    with pytest.raises(ConfigError) as wrong:
+        read(KafkaConfig, variables)
+    assert [problem.where for problem in wrong.value.problems] == ["KAFKA_TOPICS"]

@@ -33,6 +33,7 @@ SERVERS: Final = {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
 USER: Final = {"KAFKA_NET_SASL_USER": "alice", "KAFKA_NET_SASL_PASSWORD": "hunter2"}
 TOKEN_SOURCES: Final = "KAFKA_NET_SASL_OAUTH_TOKEN_FILE, KAFKA_NET_SASL_OAUTH_TOKEN_URL"
 CLIENT_SECRET: Final = "KAFKA_NET_SASL_OAUTH_CLIENT_SECRET"
+KEY: Final = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
 CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----"
 
 
@@ -152,7 +153,7 @@ def test_plain_is_the_mechanism_where_none_is_said() -> None:
             ],
         ),
         (
-            {"KAFKA_NET_TLS_ENABLE": "true", "KAFKA_NET_TLS_KEY": "hunter2"},
+            {"KAFKA_NET_TLS_ENABLE": "true", "KAFKA_NET_TLS_KEY": KEY},
             ["KAFKA_NET_TLS_CERT or KAFKA_NET_TLS_CERT_FILE: is not set, and there is a key"],
         ),
         (
@@ -160,10 +161,18 @@ def test_plain_is_the_mechanism_where_none_is_said() -> None:
             ["KAFKA_NET_TLS_KEY or KAFKA_NET_TLS_KEY_FILE: is not set, and there is a certificate"],
         ),
         (
-            {"KAFKA_NET_TLS_CA_CERT": CERTIFICATE, "KAFKA_NET_TLS_CERT": CERTIFICATE, "KAFKA_NET_TLS_KEY": "hunter2"},
+            {"KAFKA_NET_TLS_CA_CERT": CERTIFICATE, "KAFKA_NET_TLS_CERT": CERTIFICATE, "KAFKA_NET_TLS_KEY": KEY},
             [
                 "KAFKA_NET_TLS_CA_CERT: is not a PEM certificate (-----BEGIN …)",
                 "KAFKA_NET_TLS_CERT: is not a PEM certificate with its private key (-----BEGIN …)",
+            ],
+        ),
+        (
+            dict.fromkeys(("KAFKA_NET_TLS_CA_CERT", "KAFKA_NET_TLS_CERT", "KAFKA_NET_TLS_KEY"), "hunter2"),
+            [
+                "KAFKA_NET_TLS_CA_CERT: is not a PEM certificate (-----BEGIN CERTIFICATE-----…)",
+                "KAFKA_NET_TLS_CERT: is not a PEM certificate (-----BEGIN CERTIFICATE-----…)",
+                "KAFKA_NET_TLS_KEY: is not a PEM private key (-----BEGIN PRIVATE KEY-----…)",
             ],
         ),
         (
@@ -211,13 +220,8 @@ def test_a_path_has_no_zero_in_it() -> None:
 
 
 def test_no_secret_is_in_the_repr() -> None:
-    secrets = (
-        "KAFKA_NET_SASL_PASSWORD",
-        "KAFKA_NET_SASL_OAUTH_CLIENT_SECRET",
-        "KAFKA_NET_TLS_CERT",
-        "KAFKA_NET_TLS_KEY",
-    )
-    assert "hunter2" not in repr(settings(**USER, **dict.fromkeys(secrets[1:], "hunter2")))
+    tls = {"KAFKA_NET_TLS_CERT": CERTIFICATE, "KAFKA_NET_TLS_KEY": KEY}
+    assert "hunter2" not in repr(settings(**USER, **tls, KAFKA_NET_SASL_OAUTH_CLIENT_SECRET="hunter2"))
 
 
 # --- files ---

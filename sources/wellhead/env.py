@@ -174,7 +174,8 @@ class Collector:
     def read(self, config: type[T]) -> T | None:
         """``config`` filled; None where something was wrong, and then `check` raises.
 
-        Where a field is wrong the others are still held against the rules between fields, with its default for it.
+        Where a field is wrong the others are still held against the rules between fields, with its default for it;
+        what such a rule says about the field itself is left out.
         """
         before = len(self.problems)
         values: dict[str, object] = {}
@@ -187,7 +188,10 @@ class Collector:
             made = config(**values)
             return made if len(self.problems) == before else None
         except ConfigError as error:  # rules between fields, in the dataclass's __post_init__
-            self.problems.extend(error.problems)
+            told = {problem.where.partition(":")[0] for problem in self.problems[before:]}
+            self.problems += [
+                problem for problem in error.problems if told.isdisjoint(problem.where.replace(",", " ").split())
+            ]
             return None
 
     def given(self, *names: str) -> bool:

@@ -72,7 +72,7 @@ class Disturbance:
     what: str
     duplicates: int
     ahead: int
-    """The most records at a time that were accepted behind one that was not: no offset can tell of them."""
+    """The most records at a time that were accepted behind one that was not: commits tell of them beside the offset."""
 
     @property
     def allowed(self) -> int:
@@ -80,7 +80,7 @@ class Disturbance:
 
         Twice the records of a commit, as one may be on its way.
         """
-        return 2 * COMMIT_RECORDS + MAX_IN_FLIGHT + self.ahead
+        return 2 * COMMIT_RECORDS + MAX_IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ DEFAULT_PORT: Final = 9092
 _SERVER: Final = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z](?:[0-9A-Za-z._-]{0,251}[0-9A-Za-z])?)(?::(\d{1,5}))?", re.ASCII
 )
+_CERTIFICATE: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----")
+_PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 
 
 class Mechanism(enum.Enum):
@@ -56,6 +58,20 @@ def path(value: str) -> Path:
     if "\0" in value:
         raise ValueError("is no path")
     return Path(value)
+
+
+def certificates(value: str) -> str:
+    """PEM with a certificate in it. Whether it is one that TLS can use shows at the first connection."""
+    if not _CERTIFICATE.search(value):
+        raise ValueError("is not a PEM certificate (-----BEGIN CERTIFICATE-----…)")
+    return value
+
+
+def private_key(value: str) -> str:
+    """PEM with a private key in it, likewise."""
+    if not _PRIVATE_KEY.search(value):
+        raise ValueError("is not a PEM private key (-----BEGIN PRIVATE KEY-----…)")
+    return value
 
 
 def token_url(value: str) -> str:
@@ -125,18 +141,19 @@ class ConnectionSettings:
         flag="tls", env="KAFKA_NET_TLS_ENABLE", shown_default="true where a TLS setting is given", switch=True,
     )
     tls_ca_cert: str = setting(
-        text, "PEM certificates to trust in place of the system's", env="KAFKA_NET_TLS_CA_CERT", default="", secret=True
+        certificates, "PEM certificates to trust in place of the system's",
+        env="KAFKA_NET_TLS_CA_CERT", default="", secret=True,
     )
     tls_ca_cert_file: Path | None = setting(
         path, "file with them, read again when it changes", flag="tls-ca-file", env="KAFKA_NET_TLS_CA_CERT_FILE"
     )
     tls_cert: str = setting(
-        text, "PEM certificate that says who we are", env="KAFKA_NET_TLS_CERT", default="", secret=True
+        certificates, "PEM certificate that says who we are", env="KAFKA_NET_TLS_CERT", default="", secret=True
     )
     tls_cert_file: Path | None = setting(
         path, "file with it, read again when it changes", flag="tls-cert-file", env="KAFKA_NET_TLS_CERT_FILE"
     )
-    tls_key: str = setting(text, "its PEM private key", env="KAFKA_NET_TLS_KEY", default="", secret=True)
+    tls_key: str = setting(private_key, "its PEM private key", env="KAFKA_NET_TLS_KEY", default="", secret=True)
     tls_key_file: Path | None = setting(
         path, "file with it, read again when it changes", flag="tls-key-file", env="KAFKA_NET_TLS_KEY_FILE"
     )
