@@ -298,9 +298,12 @@ def _allow_connections(number: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (ValueError, OSError):  # macOS says that there is no limit, and has one
+        allowed = soft
     if allowed < wanted:
-        _log.warning("the system lets us open too few files", extra={"allowed": hard, "connections": number})
+        _log.warning("the system lets us open too few files", extra={"allowed": allowed, "connections": number})
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
