@@ -22,7 +22,12 @@ from wellhead.kubernetes.wire import JSON
 
 Object: TypeAlias = dict[str, Any]
 KINDS: Final = {
-    "/api/v1": [("pods", "Pod", True), ("configmaps", "ConfigMap", True), ("namespaces", "Namespace", False)],
+    "/api/v1": [
+        ("pods", "Pod", True),
+        ("configmaps", "ConfigMap", True),
+        ("namespaces", "Namespace", False),
+        ("secrets", "Secret", True),
+    ],
     "/apis/apps/v1": [("deployments", "Deployment", True)],
     "/apis/lab.example/v1": [("gateways", "Gateway", True)],
 }
@@ -121,8 +126,24 @@ class FakeCluster:
                     for name, kind, namespaced in self.kinds[path]
                 ],
             }
+        one = self._one(path)
+        if one is not None:
+            return one
         resource, namespace = self.served(path)
         return self._page(resource, namespace, query, accept)
+
+    def _one(self, path: str) -> Object | None:
+        """The object of a path that names one; None where it names a list."""
+        for group, kinds in self.kinds.items():
+            parts = path.removeprefix(f"{group}/").split("/")
+            if path.startswith(f"{group}/") and len(parts) == 4 and parts[0] == "namespaces":
+                for plural, _, _ in kinds:
+                    if parts[2] == plural:
+                        found = self.objects.get((plural, parts[1], parts[3]))
+                        if found is None:
+                            raise ApiError(404, "NotFound", f'{plural} "{parts[3]}" not found')
+                        return copy.deepcopy(found)
+        return None
 
     def _page(self, resource: str, namespace: str, query: dict[str, str], accept: str) -> Object:
         revision, _, skip = query.get("continue", f"{self.revision}:0").partition(":")

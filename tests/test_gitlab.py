@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Never
 
+import aiohttp
 import pytest
 from tests.gitlab.faults import late
 from tests.gitlab.instance import GitLab as Instance
@@ -37,7 +40,9 @@ from wellhead_adapters.gitlab.sources import GitlabSources
 from wellhead_adapters.gitlab.trouble import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    from wellhead_adapters.gitlab.hook_api import HookApi
 
 MANIFESTS: Final = Path(__file__).parents[1] / "manifests"
 ACCESS: Final = "glpat-hunter2"
@@ -189,6 +194,28 @@ def test_the_manifests_are_read_as_run_f_reads_them() -> None:
 def test_a_document_without_its_secret_takes_the_environments() -> None:
     config = configured(SOURCE, {"GITLAB_ACCESS_TOKEN": "a", "GITLAB_SECRET_TOKEN": "b"})
     assert (config.access_token, config.secret_token) == ("a", "b")
+
+
+def test_a_document_takes_the_environments_files_and_a_signing_token(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(TOKEN)
+    environment = {
+        "GITLAB_SECRET_TOKEN_FILE": str(tmp_path / "secret"),
+        "GITLAB_ACCESS_TOKEN_FILE": str(tmp_path / "access"),
+        "GITLAB_SIGNING_TOKEN": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "GITLAB_API_TIMEOUT": "3s",
+        "GITLAB_BRANCH_FILTER": "release/*",
+        "GITLAB_HOOK_URL": "https://hooks.example.com",
+    }
+    config = configured(SOURCE, environment)
+    assert (config.secret_token_file, config.access_token_file) == (tmp_path / "secret", tmp_path / "access")
+    assert config.signing_tokens == ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",)
+    assert (config.api_timeout, config.branch_filter) == (timedelta(seconds=3), "release/*")
+    assert configured(f"{SOURCE}---{TOKENS}", environment).secret_token_file is None, "the document's own is nearer"
+
+
+def test_who_only_receives_needs_no_access_token() -> None:
+    config = configured(SOURCE, {"GITLAB_SECRET_TOKEN": TOKEN})
+    assert (config.registers, config.access_token, config.secret_token) == (False, "", TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -392,3 +419,73 @@ async def test_all_sources_of_files_share_a_port_each_with_a_path_and_a_webhook_
         running_all.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running_all
+
+
+@asynccontextmanager
+async def many_sources(api: Callable[[GitlabConfig], HookApi] = api_of) -> AsyncIterator[GitlabSources]:
+    many = GitlabSources(clock=SystemClock(), api=api)
+    task = asyncio.create_task(many.run(lambda: None), name="all sources")
+    try:
+        yield many
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def knock(port: int, token: str, key: str = "") -> int:
+    headers = {"X-Gitlab-Event": "Push Hook", "X-Gitlab-Token": token, **({"Idempotency-Key": key} if key else {})}
+    url = f"http://127.0.0.1:{port}/default/one"
+    async with aiohttp.ClientSession() as client, client.post(url, data=b"{}", headers=headers) as answer:
+        return answer.status
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - another program's state
+            await asyncio.sleep(0.01)
+
+
+async def test_a_document_whose_secret_changes_refuses_nothing_meanwhile_and_forgets_no_delivery(
+    free_port: int,
+) -> None:
+    async with place() as there, many_sources() as many:
+        sink, key = FakeSink(), "GitLabSource default/one"
+        settings = there.settings(free_port, GITLAB_HOOK_URL=f"http://127.0.0.1:{free_port}/default/one")
+        many.put(key, read(GitlabConfig, settings), sink)
+        await until(lambda: len(there.instance.hooks_of(there.project)) == 1)
+        assert await knock(free_port, TOKEN, "a-key") == 202
+        many.put(key, read(GitlabConfig, {**settings, "GITLAB_SECRET_TOKEN": "new"}), sink)
+        assert await knock(free_port, TOKEN, "a-key") == 202
+        assert [event.id for event in sink.events] == ["a-key"]
+        assert await knock(free_port, TOKEN) == 202, "GitLab may still have the old one"
+        assert await knock(free_port, "new") == 202
+        assert await knock(free_port, "other") == 401
+        await until(lambda: there.instance.hooks_of(there.project)[0].token == "new")
+        assert len(there.instance.hooks_of(there.project)) == 1
+
+
+async def test_who_only_receives_takes_no_secret_of_before(free_port: int) -> None:
+    async with many_sources() as many:
+        sink, key = FakeSink(), "GitLabSource default/one"
+        settings = {**KNATIVE, "PORT": str(free_port), "ADDRESS": "127.0.0.1"}
+        many.put(key, read(GitlabConfig, settings), sink)
+        many.put(key, read(GitlabConfig, {**settings, "GITLAB_SECRET_TOKEN": "new"}), sink)
+        await until(lambda: many.bound is not None)
+        assert await knock(free_port, TOKEN) == 401
+        assert await knock(free_port, "new") == 202
+
+
+class BrokenApi:
+    """A bug of ours."""
+
+    def __getattr__(self, _: str) -> Never:
+        raise RuntimeError("a bug")
+
+
+async def test_a_registrar_that_breaks_ends_the_program_as_with_one_source(free_port: int) -> None:
+    many = GitlabSources(clock=SystemClock(), api=lambda _: BrokenApi())
+    many.put("GitLabSource default/one", read(GitlabConfig, {**STANDALONE, "PORT": str(free_port)}), FakeSink())
+    async with asyncio.timeout(20):
+        with pytest.raises(ExceptionGroup, match="unhandled errors in a TaskGroup"):
+            await many.run(lambda: None)

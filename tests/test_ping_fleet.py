@@ -13,6 +13,7 @@ from wellhead.host import Host
 from wellhead.manifest import documents
 from wellhead.settings import DeliverySettings
 from wellhead.testing import FakeTransport, LoopClock
+from wellhead_adapters.cli.cluster_secrets import cluster_secrets
 from wellhead_adapters.cli.fleet import Fleet
 from wellhead_adapters.cli.plan import Plan, World, plan
 from wellhead_adapters.heartbeat.adapter import Heartbeat
@@ -78,6 +79,7 @@ class Files:
             refs={},
             delivery=DeliverySettings(),
             access=SinkAccess(),
+            secrets=cluster_secrets({}),
         )
 
     def sent_to(self, name: str) -> list[tuple[str, bytes]]:

@@ -75,6 +75,19 @@ class SourceSpec:
     dead_letter: Destination | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretKey:
+    """A key of a Secret that a document refers to."""
+
+    path: str
+    """Where the document does so: ``spec.accessToken.secretKeyRef``."""
+    namespace: str
+    name: str
+    key: str
+    instead: str
+    """What would do in its place, for a person: ``GITLAB_ACCESS_TOKEN``."""
+
+
 def documents(text: str, origin: str) -> tuple[list[Document], list[Problem]]:
     """The objects of a YAML file, ``List``s opened, and what is wrong with those that are none.
 

@@ -13,6 +13,7 @@ from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import Collected, documents
 from wellhead.watched_file import stamp
 
+from .cluster_secrets import missing_secrets, stand_ins
 from .plan import Many, Plan, PlannedSource, World, plan
 
 if TYPE_CHECKING:
@@ -27,21 +28,51 @@ if TYPE_CHECKING:
     from wellhead.settings import DeliverySettings
     from wellhead.watched_file import Stamp
 
+    from .cluster_secrets import ClusterSecrets
+
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
+_ASK_SECONDS: Final = 10.0
+"""How often Secrets of the cluster are looked at."""
 _GRACE_SECONDS: Final = 10.0
 
 
-def read_plan(files: Sequence[Path], world: World) -> Plan:
-    """What the files say to run. Raises `ConfigError` with the problems of all of them."""
+async def read_plan(files: Sequence[Path], world: World, secrets: ClusterSecrets) -> Plan:
+    """What the files say to run, with what they refer to of the cluster. Raises `ConfigError` with all problems there are."""
     problems: list[Problem] = []
+    found = _documents(files, problems)
+    needed = list(missing_secrets(found, world))
+    fetched = stand_ins(needed)  # so that what else is wrong is told as well
+    with Collected(problems):
+        fetched = await secrets.fetch(needed)
+    return replace(_planned([*found, *fetched], world, problems), of_cluster=bool(needed))
+
+
+def offline_plan(files: Sequence[Path], world: World) -> Plan:
+    """What the files say to run, and in the notes what they leave to the cluster. Raises `ConfigError`, as above."""
+    problems: list[Problem] = []
+    found = _documents(files, problems)
+    needed = list(missing_secrets(found, world))
+    made = _planned([*found, *stand_ins(needed)], world, problems)
+    of_cluster = (
+        f"{document}: {key.path} is in no file; Secret {key.namespace}/{key.name} of the cluster is asked for it"
+        for document, key in needed
+    )
+    return replace(made, notes=(*made.notes, *of_cluster))
+
+
+def _documents(files: Sequence[Path], problems: list[Problem]) -> list[Document]:
     found: list[Document] = []
-    made = Plan({}, ())
     for file in _listed(files, problems):
         with Collected(problems):
             read, wrong = documents(_text(file), str(file))
             found += read
             problems += wrong
+    return found
+
+
+def _planned(found: Sequence[Document], world: World, problems: list[Problem]) -> Plan:
+    made = Plan({}, ())
     with Collected(problems):
         made = plan(found, world)
     if problems:
@@ -63,10 +94,12 @@ class Fleet:
         refs: Mapping[str, str],
         delivery: DeliverySettings,
         access: SinkAccess,
+        secrets: ClusterSecrets,
         dead_letter: SinkBinding | DeadLetterFile | None = None,
     ) -> None:
         self._host = host
         self._world = world
+        self._secrets = secrets
         self._sink = sink
         self._ca_certs = ca_certs
         self._given = given
@@ -78,6 +111,8 @@ class Fleet:
         self._running: dict[str, PlannedSource] = {}
         self._many: dict[str, Many[Never]] = {}
         self._told: set[tuple[str, str]] = set()
+        self._wrong: tuple[str, ...] = ()
+        self._of_cluster = False
 
     async def apply(self, wanted: Plan) -> None:
         """Stop what is gone, start what is new, replace what changed; leave the rest undisturbed."""
@@ -85,26 +120,54 @@ class Fleet:
             self._tell_once(logging.INFO, "document is skipped", note)
         if not wanted.sources:
             _log.warning("nothing in these files is a source that runs here")
-        gone = [source for key, source in self._running.items() if wanted.sources.get(key) != source]
-        await asyncio.gather(*(self._stop(source) for source in gone))
+        self._of_cluster = wanted.of_cluster
+        changed = {key: source for key, source in self._running.items() if wanted.sources.get(key) != source}
+        for key in [key for key, source in changed.items() if self._put_anew(source, wanted.sources.get(key))]:
+            del changed[key]
+        await asyncio.gather(*(self._stop(source) for source in changed.values()))
         for key, source in wanted.sources.items():
             if key not in self._running:
                 await self._start(source)
 
     async def follow(self, files: Sequence[Path]) -> None:
-        """Apply what the files say whenever they change; what they say wrong is told, and what runs goes on."""
-        before = _stamps(files)
+        """Apply what the files say whenever they change, or Secrets of the cluster do; what is wrong is told, and what
+        runs goes on.
+        """
+        loop = asyncio.get_running_loop()
+        before, asked = _stamps(files), loop.time()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             now = _stamps(files)
-            if now == before:
+            of_files = now != before
+            if not of_files and not (self._of_cluster and loop.time() - asked >= _ASK_SECONDS):
                 continue
-            before = now
+            before, asked = now, loop.time()
             try:
-                await self.apply(read_plan(files, self._world))
+                await self.apply(await read_plan(files, self._world, self._secrets))
+                self._wrong = ()
             except ConfigError as error:
-                for problem in error.problems:
-                    _log.error("files are wrong; what runs goes on", extra={"problem": str(problem)})
+                self._tell_wrong(error, of_files=of_files)
+
+    def _tell_wrong(self, error: ConfigError, *, of_files: bool) -> None:
+        wrong = tuple(map(str, error.problems))
+        if not of_files and wrong == self._wrong:  # asked the cluster again, and heard the same
+            return
+        self._wrong = wrong
+        what = "files are wrong; what runs goes on" if of_files else "Secrets are not to be had; what runs goes on"
+        for problem in wrong:
+            _log.error(what, extra={"problem": problem})
+
+    def _put_anew(self, before: PlannedSource, now: PlannedSource | None) -> bool:
+        """Whether only the configuration is another, and what runs all of the kind has taken it: nothing is stopped."""
+        if now is None or replace(before, config=now.config) != now:
+            return False
+        many = self._many_of(now)
+        if many is None:
+            return False
+        many.put(now.key, cast("Never", now.config), self._host.sinks()[now.key])
+        self._running[now.key] = now
+        _log.info("source has another configuration", extra={"source": now.key})
+        return True
 
     async def _start(self, source: PlannedSource) -> None:
         spec = source.spec

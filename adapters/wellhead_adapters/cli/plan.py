@@ -52,7 +52,9 @@ class Many(Protocol[ConfigT]):
     """
 
     def put(self, key: str, config: ConfigT, sink: Sink, /) -> None:
-        """From now on ``key`` is as ``config`` says, into ``sink``. Called before `run`, and while it runs."""
+        """From now on ``key`` is as ``config`` says, into ``sink``, whether it was there or not. Called before `run`, and
+        while it runs.
+        """
 
     def remove(self, key: str, /) -> None:
         """Take nothing more in for ``key``. Its sink is drained by the caller, then."""
@@ -80,6 +82,8 @@ class Plan:
 
     sources: Mapping[str, PlannedSource]
     notes: tuple[str, ...]
+    of_cluster: bool = False
+    """Whether Secrets of the cluster went into it, so that it may change though no file does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,7 @@ def plan(documents: Sequence[Document], world: World) -> Plan:
     problems: list[Problem] = []
     sources: dict[str, PlannedSource] = {}
     notes: list[str] = []
-    own = _own_kinds(world)
+    own = own_kinds(world)
     for document in documents:
         try:
             planned = list(_sources(document, documents, world, own, notes))
@@ -164,7 +168,7 @@ class FileSettings:
     )
 
 
-def _own_kinds(world: World) -> dict[str, str]:
+def own_kinds(world: World) -> dict[str, str]:
     """Kind of document → adapter, asked of every adapter that is installed."""
     return {kind: name for name, load in world.adapters.items() for kind in getattr(load(), "manifest_kinds", ())}
 

@@ -5,27 +5,32 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Never, TypeAlias, cast
 
 from wellhead.access import SinkAccess
 from wellhead.binding import Destination
-from wellhead.env import Collector, Setting, boolean, integer, parse_flags, setting, settings
+from wellhead.env import Collector, Setting, boolean, integer, parse_flags, setting, settings, text
 from wellhead.errors import ConfigError, Problem
 from wellhead.help import help_screen
 from wellhead.runtime import bindings, configure_log, report, run, say
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 
+from .cluster_secrets import cluster_secrets
 from .display import DisplaySettings, serving
 from .fleet import Fleet, read_plan
 from .plan import FileSettings, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
     from wellhead.adapter import Adapter, AdapterClass
     from wellhead.host import Host
+
+    from .cluster_secrets import ClusterSecrets
+    from .plan import Plan
 
 LoadAdapter: TypeAlias = "Callable[[], AdapterClass[Never]]"
 
@@ -59,6 +64,17 @@ class RunSettings:
     port: int | None = setting(
         integer(0, 65535), "port of the event display; 0: a free one", flag="port", env="PORT", shown_default="8080"
     )
+    kubeconfig: str = setting(
+        text,
+        "for Secrets that are not in the files; in a pod, its ServiceAccount unless this is given",
+        flag="kubeconfig",
+        env="KUBECONFIG",
+        default="",
+        shown_default="~/.kube/config",
+    )
+    context: str = setting(
+        text, "which of its contexts", flag="context", env="KUBE_CONTEXT", default="", shown_default="the current one"
+    )
 
 
 def flags() -> list[Setting[object]]:
@@ -83,7 +99,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
         return report(_PROGRAM, collector.problems)
     world = World(adapters=adapters, images=named.images)
     try:
-        planned = read_plan(named.files, world) if named.files else None
+        planned = asyncio.run(_read(named.files, world, said)) if named.files else None
     except ConfigError as error:
         return report(_PROGRAM, error.problems)
     configure_log(process, collector.warnings)
@@ -109,6 +125,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
                     refs=to.refs,
                     delivery=delivery,
                     access=access,
+                    secrets=await stack.enter_async_context(aclosing(_secrets(said))),
                     dead_letter=dead_letter,
                 )
                 await fleet.apply(planned)
@@ -122,6 +139,15 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     return run(
         compose, process, health_port=process.health_port or 0, program=_PROGRAM, until_signal=planned is not None
     )
+
+
+async def _read(files: Sequence[Path], world: World, said: RunSettings) -> Plan:
+    async with aclosing(_secrets(said)) as secrets:
+        return await read_plan(files, world, secrets)
+
+
+def _secrets(said: RunSettings) -> ClusterSecrets:
+    return cluster_secrets(os.environ, kubeconfig=said.kubeconfig, context=said.context)
 
 
 @asynccontextmanager

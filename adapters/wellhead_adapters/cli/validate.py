@@ -10,7 +10,7 @@ from wellhead.errors import ConfigError, Problem
 from wellhead.help import help_screen
 from wellhead.runtime import report, say
 
-from .fleet import read_plan
+from .fleet import offline_plan
 from .plan import FileSettings, World
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     if said is None or collector.problems:
         return report(_PROGRAM, collector.problems)
     try:
-        plan = read_plan(said.files, World(adapters=adapters, images=said.images))
+        plan = offline_plan(said.files, World(adapters=adapters, images=said.images))
     except ConfigError as error:
         return report(_PROGRAM, error.problems)
     lines = [f"{key}: valid, run by {source.adapter}" for key, source in plan.sources.items()]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from wellhead.clock import Clock, SystemClock
 from wellhead.event import random_id
@@ -13,7 +12,8 @@ from wellhead.http_server import HttpServer
 
 from .config import PROBE_PORT, Cleanup, GitlabConfig
 from .events import SPEC_PREFIX, TYPE_PREFIX
-from .manifest import SPEC_FIELDS
+from .listening import SETTLE_SECONDS, listen
+from .manifest import SPEC_FIELDS, missing_secrets
 from .manifest import from_manifest as read_manifest
 from .metrics import keeper_metrics, receiver_metrics
 from .receiver import DELIVERY_SECONDS, LIMITS
@@ -24,17 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from wellhead.adapter import Sink
-    from wellhead.manifest import Document
+    from wellhead.manifest import Document, SecretKey
     from wellhead.metrics import Metric
 
     from .hook_api import HookApi
     from .receiver import Receiver
     from .registrar import Registrar
     from .secrets import Secrets
-
-_SETTLE_SECONDS: Final = 1.0  # beyond the time that a delivery may take
-
-_log = logging.getLogger(__name__)
 
 
 class Gitlab:
@@ -67,6 +63,11 @@ class Gitlab:
         return read_manifest(document, documents, os.environ)
 
     @staticmethod
+    def missing_secrets(document: Document, documents: Sequence[Document]) -> Sequence[SecretKey]:
+        """Its tokens, where neither the documents nor the environment of `wellhead run` hold them."""
+        return missing_secrets(document, documents, os.environ)
+
+    @staticmethod
     def many() -> GitlabSources:
         """For `wellhead run -f`: every GitLabSource of its files on one port."""
         return GitlabSources(clock=SystemClock(), api=_new_api)
@@ -76,13 +77,7 @@ class Gitlab:
         secrets = secrets_of(self._config)
         receiver = self._receiver = receiver_of(self._config, sink, secrets, clock=self._clock, on_trouble=self._poke)
         server = HttpServer(receiver, limits=LIMITS, name="receiver of hook events")
-        try:
-            self.bound = await server.start(self._config.address, self._config.port)
-        except OSError as error:
-            where = f"{self._config.address or '*'}:{self._config.port}"
-            _log.error("cannot listen for GitLab's requests", extra={"address": where, "reason": error.strerror})
-            raise
-        _log.info("GitLab's requests are taken", extra={"address": self.bound[0], "port": self.bound[1]})
+        self.bound = await listen(server, self._config)
         try:
             if self._config.registers:
                 await self._register(secrets, ready)
@@ -114,8 +109,8 @@ class Gitlab:
             if self._registrar is not None and self._config.cleanup is Cleanup.ON_EXIT:
                 await self._registrar.clean_up(self._owner)
         finally:
-            await server.stop(DELIVERY_SECONDS + _SETTLE_SECONDS)
-        async with asyncio.timeout(_SETTLE_SECONDS):
+            await server.stop(DELIVERY_SECONDS + SETTLE_SECONDS)
+        async with asyncio.timeout(SETTLE_SECONDS):
             await receiver.drain()
 
     def _poke(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from wellhead.env import Collector
 from wellhead.errors import ConfigError, Problem
-from wellhead.manifest import secret, unknown_fields
+from wellhead.manifest import SecretKey, secret, unknown_fields
 
 from .config import GitlabConfig
 
@@ -18,7 +18,8 @@ SPEC_FIELDS: Final = ("projectUrl", "eventTypes", "accessToken", "secretToken", 
 _SECRETS: Final = {"accessToken": "GITLAB_ACCESS_TOKEN", "secretToken": "GITLAB_SECRET_TOKEN"}
 # What a document cannot say, and the environment of `wellhead run -f` may: where GitLab reaches us, for example.
 _FROM_ENVIRONMENT: Final = (
-    "GITLAB_HOOK_URL", "GITLAB_URL", "GITLAB_API_CA_FILE", "GITLAB_API_SSL_VERIFY", "GITLAB_ALLOW_ANYONE", "GITLAB_CLEANUP",
+    "GITLAB_HOOK_URL", "GITLAB_URL", "GITLAB_API_CA_FILE", "GITLAB_API_SSL_VERIFY", "GITLAB_API_TIMEOUT",
+    "GITLAB_SIGNING_TOKEN", "GITLAB_SIGNING_TOKEN_FILE", "GITLAB_ALLOW_ANYONE", "GITLAB_BRANCH_FILTER", "GITLAB_CLEANUP",
     "GITLAB_INTERVAL", "GITLAB_MAPPING", "GITLAB_RESEND", "EXTRA_ATTRIBUTES", "ADDRESS", "PORT", "HEALTH_PORT",
 )  # fmt: skip
 _PATHS: Final = {
@@ -34,8 +35,9 @@ def from_manifest(
 ) -> GitlabConfig:
     """The configuration that a GitLabSource says. Raises `ConfigError` by path.
 
-    ``accessToken`` and ``secretToken`` refer to Secrets among ``documents``; one that is not among them is taken from
-    ``environment`` (GITLAB_ACCESS_TOKEN, GITLAB_SECRET_TOKEN). Webhooks are registered where it has GITLAB_HOOK_URL.
+    ``accessToken`` and ``secretToken`` refer to Secrets among ``documents``; what is not among them is taken from
+    ``environment`` (GITLAB_ACCESS_TOKEN, GITLAB_SECRET_TOKEN, or the files that these with _FILE name). Webhooks are
+    registered where it has GITLAB_HOOK_URL; without, no accessToken is needed.
     """
     environment = environment or {}
     problems: list[Problem] = []
@@ -45,19 +47,21 @@ def from_manifest(
         variables["GITLAB_HOOK_URL"] = f"{base}/{document.namespace}/{document.name}"
     variables |= _said(document.spec, problems)
     for name, variable in _SECRETS.items():
-        found = _secret(document, name, documents, problems) or environment.get(variable, "")
-        if found:
-            variables[variable] = found
-        elif not any(problem.where.startswith(f"spec.{name}") for problem in problems):
-            where = f"spec.{name}.secretKeyRef"
-            problems.append(Problem(where, f"is not among these documents, and {variable} is not set"))
+        reference = _reference(document, name, problems)
+        told = problems if _is_needed(name, environment) else []  # what is not needed may be missing
+        if reference is not None and _is_among(documents, reference):
+            variables[variable] = _stored(documents, reference, told)
+        elif instead := _instead(variable, environment):
+            variables |= instead
+        elif reference is not None:
+            told.append(Problem(reference.path, f"is not among these documents, and {variable} is not set"))
     collector = Collector(variables)
     config = collector.read(GitlabConfig)
-    told = {problem.where.split(".secretKeyRef")[0] for problem in problems}
+    reported = {problem.where.split(".secretKeyRef")[0] for problem in problems}
     for problem in collector.problems:
         where = _path(problem.where)
-        if where not in told:
-            told.add(where)
+        if where not in reported:
+            reported.add(where)
             problems.append(Problem(where, problem.what))
     if problems or config is None:
         raise ConfigError(problems)
@@ -86,24 +90,54 @@ def _said(spec: Mapping[str, object], problems: list[Problem]) -> dict[str, str]
     return variables
 
 
-def _secret(document: Document, name: str, documents: Sequence[Document], problems: list[Problem]) -> str:
-    """What ``spec.<name>.secretKeyRef`` leads to; "" where it is not among the documents, or wrong and told."""
-    path = f"spec.{name}"
+def missing_secrets(
+    document: Document, documents: Sequence[Document], environment: Mapping[str, str]
+) -> list[SecretKey]:
+    """What `from_manifest` would find neither among ``documents`` nor in ``environment``."""
+    references = ((name, _reference(document, name, [])) for name in _SECRETS if _is_needed(name, environment))
+    return [
+        reference
+        for name, reference in references
+        if reference is not None and not _is_among(documents, reference) and not _instead(_SECRETS[name], environment)
+    ]
+
+
+def _reference(document: Document, name: str, problems: list[Problem]) -> SecretKey | None:
+    """What ``spec.<name>.secretKeyRef`` refers to; None where it is wrong, which is told."""
+    path = f"spec.{name}.secretKeyRef"
     value = document.spec.get(name)
     reference = value.get("secretKeyRef") if isinstance(value, Mapping) else None
     if not isinstance(reference, Mapping):
-        problems.append(Problem(f"{path}.secretKeyRef", "missing field"))
-        return ""
-    problems += unknown_fields(reference, ("name", "key", "optional"), f"{path}.secretKeyRef")
+        problems.append(Problem(path, "missing field"))
+        return None
+    problems += unknown_fields(reference, ("name", "key", "optional"), path)
     wanted, key = reference.get("name"), reference.get("key")
-    if not isinstance(wanted, str) or not isinstance(key, str):
-        problems.append(Problem(f"{path}.secretKeyRef", "needs name and key"))
-        return ""
-    if not any((one.kind, one.namespace, one.name) == ("Secret", document.namespace, wanted) for one in documents):
-        return ""
-    found = secret(documents, document.namespace, wanted, key)
+    if not isinstance(wanted, str) or not isinstance(key, str) or not wanted or not key:
+        problems.append(Problem(path, "needs name and key"))
+        return None
+    return SecretKey(path=path, namespace=document.namespace, name=wanted, key=key, instead=_SECRETS[name])
+
+
+def _is_among(documents: Sequence[Document], reference: SecretKey) -> bool:
+    wanted = ("Secret", reference.namespace, reference.name)
+    return any((one.kind, one.namespace, one.name) == wanted for one in documents)
+
+
+def _is_needed(name: str, environment: Mapping[str, str]) -> bool:
+    return name != "accessToken" or bool(environment.get("GITLAB_HOOK_URL"))
+
+
+def _instead(variable: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What the environment has in place of a reference."""
+    return {name: environment[name] for name in (variable, f"{variable}_FILE") if environment.get(name)}
+
+
+def _stored(documents: Sequence[Document], reference: SecretKey, problems: list[Problem]) -> str:
+    found = secret(documents, reference.namespace, reference.name, reference.key)
     if not found:
-        problems.append(Problem(f"{path}.secretKeyRef.key", f"{key!r} is not in Secret {wanted}, or is no text"))
+        problems.append(
+            Problem(f"{reference.path}.key", f"{reference.key!r} is not in Secret {reference.name}, or is no text")
+        )
     return (found or "").strip()  # what an editor left at its end is no part of a token
 
 

@@ -74,6 +74,17 @@ class Tally:
         return response
 
 
+@dataclass(slots=True)
+class Memory:
+    """What a receiver knows of deliveries."""
+
+    tally: Tally = field(default_factory=Tally)
+    accepted: Recent = field(default_factory=lambda: Recent(REMEMBERED))
+    waiting: dict[str, list[_Waiter]] = field(default_factory=dict)
+    """By their keys, who waits for those on their way."""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
     """How hook events become events."""
@@ -104,16 +115,19 @@ class Receiver:
         *,
         clock: Clock,
         on_trouble: Callable[[], None] = lambda: None,
+        memory: Memory | None = None,
     ) -> None:
-        self.tally = Tally()
+        """With the ``memory`` of one in whose place it stands, it knows what that one delivered and has on its way."""
+        self.memory = memory or Memory()
+        self.tally = self.memory.tally
         self._sink = sink
         self._secrets = secrets
         self._telling = telling
         self._clock = clock
         self._on_trouble = on_trouble
-        self._accepted = Recent(REMEMBERED)
-        self._waiting: dict[str, list[_Waiter]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepted = self.memory.accepted
+        self._waiting = self.memory.waiting
+        self._tasks = self.memory.tasks
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         """The answer to one request; within 8 s where it is not there at once."""

@@ -87,13 +87,20 @@ class Secrets:
         self._take()
         if (self._tokens, self._signing) == (before, before_signing):
             return False
+        self._accept_too((*before, *self._old), (*before_signing, *self._old_signing))
+        return True
+
+    def follow_on(self, before: Secrets) -> None:
+        """Settings were changed, and these stand in the place of ``before``: accept what that one did, for as long."""
+        self._accept_too((*before._tokens, *before._old), (*before._signing, *before._old_signing))
+
+    def _accept_too(self, tokens: tuple[str, ...], signing: tuple[str, ...]) -> None:
         if not self._overlap:
-            return True
-        self._old = (*before, *self._old)[:8]
-        self._old_signing = (*before_signing, *self._old_signing)[:8]
+            return
+        self._old = tuple(dict.fromkeys(one for one in tokens if one not in self._tokens))[:8]
+        self._old_signing = tuple(dict.fromkeys(one for one in signing if one not in self._signing))[:8]
         self._old_until = None
         self._make()
-        return True
 
     def confirmed(self, now: float) -> None:
         """Every webhook was told the present secrets by ``now`` (the loop's time): the old ones end in a minute."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .keeper import Keeper
 from .kinds import Scope, flags_of, header_of, sample_triggers
-from .receiver import Receiver, Telling
+from .receiver import Memory, Receiver, Telling
 from .registrar import Registrar
 from .secrets import Secrets
 from .webhooks import Wanted
@@ -35,9 +35,15 @@ def secrets_of(config: GitlabConfig) -> Secrets:
 
 
 def receiver_of(
-    config: GitlabConfig, sink: Sink, secrets: Secrets, *, clock: Clock, on_trouble: Callable[[], None]
+    config: GitlabConfig,
+    sink: Sink,
+    secrets: Secrets,
+    *,
+    clock: Clock,
+    on_trouble: Callable[[], None],
+    memory: Memory | None = None,
 ) -> Receiver:
-    """What answers GitLab."""
+    """What answers GitLab; with the ``memory`` of one in whose place it stands."""
     triggers = sample_triggers(config.event_types) if config.registers else ()
     telling = Telling(
         source=config.event_source,
@@ -46,7 +52,7 @@ def receiver_of(
         extra_attributes=config.extra_attributes,
         test_headers=frozenset(map(header_of, triggers)),
     )
-    return Receiver(sink, secrets, telling, clock=clock, on_trouble=on_trouble)
+    return Receiver(sink, secrets, telling, clock=clock, on_trouble=on_trouble, memory=memory)
 
 
 def registrar_of(config: GitlabConfig, secrets: Secrets, api: HookApi, *, clock: Clock, owner: str) -> Registrar:
