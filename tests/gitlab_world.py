@@ -84,11 +84,13 @@ class Sink:
 
     def __init__(self) -> None:
         self.up = True
+        self.never: set[str] = set()
+        """Ids of events that it never takes."""
         self.events: list[CloudEvent] = []
 
     async def send(self, event: CloudEvent, /, *, deadline: Deadline | None = None, fence: Fence | None = None) -> None:
         loop = asyncio.get_running_loop()
-        while not self.up:
+        while not self.up or event.id in self.never:
             if deadline is not None and loop.time() >= deadline.at:
                 raise DeliveryError(event_id=event.id, loss=Loss.EXPIRED, last="connect", tries=1, maybe_accepted=False)
             await asyncio.sleep(1)

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,6 +17,7 @@ from tests.gitlab.settings import Settings
 from tests.gitlab_world import ACCESS, HOOK_URL, INTERVAL, World
 
 from wellhead_adapters.gitlab.kinds import FLAGS
+from wellhead_adapters.gitlab.missed import MOST_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -413,3 +415,78 @@ async def test_what_was_tried_while_no_pod_ran_is_asked_back_by_the_next(tmp_pat
         await it.start().registrar.looked()
         await asyncio.sleep(2 * MINUTE)
         assert sorted(it.sink.ids) == sorted(keys)
+
+
+async def test_one_that_no_sink_takes_holds_up_no_other_disables_nothing_and_is_given_up(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        it.sink.up = False
+        (poison,) = await it.push()
+        it.sink.never = {poison}
+        (before,) = await it.push()
+        it.sink.up = True
+        await until(lambda: before in it.sink.ids)
+        it.sink.up = False
+        (later,) = await it.push()
+        it.sink.up = True
+        await asyncio.sleep(5 * MINUTE)
+        assert it.sink.ids == [before, later]
+        facts = replica.registrar.keepers[0].facts
+        await until(lambda: facts.given_up == 1)
+        assert facts.given_up == 1
+        assert facts.gaps == 0, "of its tries it was not that GitLab disabled the webhook"
+        tries = [entry for entry in it.gitlab.log if entry.idempotency_key == poison]
+        assert len(tries) == MOST_TRIES
+
+
+async def test_a_disabled_webhook_is_not_asked_to_resend(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(tmp_path, event_types=FLAGS) as it:  # there is no sample: GitLab enables it when its time is over
+        replica = it.start()
+        await replica.registrar.looked()
+        it.sink.up = False
+        keys = await it.push(6)
+        it.sink.up = True
+        assert not it.gitlab.executable(it.webhooks[0])
+        await until(lambda: len(it.sink.ids) == len(keys))
+        assert sorted(it.sink.ids) == sorted(keys)
+        assert replica.registrar.keepers[0].facts.failures == 0
+        assert "GitLab's API is of no use now" not in caplog.text
+
+
+@pytest.mark.parametrize("seed", range((HISTORIES + 2) // 3))
+async def test_whatever_gitlab_did_not_try_was_in_a_time_that_was_told_as_a_gap(
+    tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(seed)
+    async with world(tmp_path) as it:
+        await it.start().registrar.looked()
+        untold: list[datetime] = []
+        for _ in range(chance.randint(3, 8)):
+            match chance.choice(("sink", "pod", "way", "nothing")):
+                case "sink":
+                    it.sink.up = False
+                case "pod":
+                    for replica in tuple(it.replicas):
+                        await replica.stop()
+                case "way":
+                    it.unreachable = True
+            pause = chance.choice((1, 10, 40, 200))
+            for _ in range(chance.randint(1, 40)):
+                if not await it.push():
+                    untold.append(it.clock.now())
+                await asyncio.sleep(chance.uniform(0, pause))
+            it.sink.up, it.unreachable = True, False
+            if not it.replicas:
+                await it.start().registrar.looked()
+            await asyncio.sleep(chance.choice((0, 30, 600)))
+        await asyncio.sleep(10 * MINUTE)
+        gaps = [
+            (datetime.fromisoformat(record.since), datetime.fromisoformat(record.until))  # type: ignore[attr-defined]  # extra of the line
+            for record in caplog.records
+            if record.message.startswith("GitLab told nothing in this time")
+        ]
+        assert [at for at in untold if not any(since <= at <= until for since, until in gaps)] == []
+        tried = {entry.idempotency_key for entry in it.gitlab.log if entry.trigger == "push_hooks"}
+        await until(lambda: set(it.sink.ids) == tried)
+        assert set(it.sink.ids) == tried

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from wellhead_adapters.gitlab.kinds import Scope, flags_of
 from wellhead_adapters.gitlab.missed import Attempt, Gap, attempts, last_attempt, missed
+from wellhead_adapters.gitlab.silence import Silences
 from wellhead_adapters.gitlab.trouble import LONGEST_WAIT, ApiError, retry_after, wait_after
 from wellhead_adapters.gitlab.webhooks import (
     Alert,
@@ -209,6 +210,8 @@ def test_the_lowest_id_survives_in_whatever_order_they_are_listed(numbers: list[
 
 # --- what is asked back ---
 
+MIDNIGHT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
 
 def attempt(number: int, key: str, status: str, url: str = URL) -> Attempt:
     return Attempt(id=number, key=key, status=status, url=url)
@@ -261,6 +264,80 @@ def test_a_gap_is_as_long_as_it_is_known_to_be() -> None:
     assert Gap(until - timedelta(minutes=3), until).seconds == 180
     assert Gap(None, until).seconds == 0
     assert Gap(until + timedelta(minutes=3), until).seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "left"),
+    [
+        (0, 5, (0, 5)),
+        (10, 20, None),
+        (12, 18, None),
+        (12, 25, (20, 25)),
+        (5, 15, (5, 10)),
+        (5, 25, (5, 25)),
+        (25, 30, (25, 30)),
+    ],
+)
+def test_of_a_gap_that_was_told_nothing_is_told_twice(since: int, until: int, left: tuple[int, int] | None) -> None:
+    def at(minute: int) -> datetime:
+        return MIDNIGHT + timedelta(minutes=minute)
+
+    gap = Gap(at(since), at(until))
+    assert gap.without(Gap(at(10), at(20))) == (Gap(*map(at, left)) if left else None)
+    assert gap.without(None) == gap
+
+
+# Seconds after midnight and how it went: + answered 2xx, - not; gaps as (since, until). Failures 0 to 3 disable at 3.
+@pytest.mark.parametrize(
+    ("log", "now", "gaps"),
+    [
+        ([], 1000, []),
+        (["0-", "1-", "2-", "3+"], 1000, []),
+        (["0-", "1-", "2-", "3-"], 30, []),
+        (["0-", "1-", "2-", "3-"], 63, [(3, 63)]),
+        (["0-", "1-", "2-", "3-", "33+"], 40, [(3, 33)]),
+        (["0-", "1-", "2-", "3-", "100+"], 100, [(3, 63)]),
+        (["0-", "1-", "2-", "3-", "8-", "9-"], 1000, [(9, 63)]),
+        (["0-", "1-", "2-", "3-", "33-"], 34, []),
+        (["0-", "1-", "2-", "3-", "70-"], 1000, [(3, 63), (70, 190)]),
+        (["0-", "1-", "2-", "3-", "70-", "200-"], 1000, [(3, 63), (70, 190), (200, 440)]),
+        (["0-", "1-", "2-", "3-", "12+"], 1000, []),
+        (["0-", "1-", "2-", "3-", "70+", "71-"], 1000, [(3, 63)]),
+    ],
+)
+def test_what_gitlab_did_not_try_shows_in_its_log(log: list[str], now: int, gaps: list[tuple[int, int]]) -> None:
+    def at(second: int) -> datetime:
+        return MIDNIGHT + timedelta(seconds=second)
+
+    entries = [
+        Attempt(id=number, key=str(number), status="202" if one[-1] == "+" else "503", at=at(int(one[:-1])))
+        for number, one in enumerate(log, 1)
+    ]
+    silences = Silences(MIDNIGHT)
+    assert silences.gaps(reversed(entries), at(now)) == [Gap(at(since), at(until)) for since, until in gaps]
+    assert silences.gaps(entries, at(now)) == [], "each is told once"
+    silences.forget()
+    assert silences.gaps([], at(10_000)) == []
+
+
+@pytest.mark.parametrize(("started", "told"), [(0, 1), (69, 1), (71, 0)])
+def test_a_gap_that_was_over_before_the_start_was_an_earlier_processs_to_tell(started: int, told: int) -> None:
+    log = [*((second, "503") for second in (0, 1, 2, 3)), (70, "202")]
+    entries = [
+        Attempt(id=number, key="k", status=status, at=MIDNIGHT + timedelta(seconds=second))
+        for number, (second, status) in enumerate(log, 1)
+    ]
+    assert len(Silences(MIDNIGHT + timedelta(seconds=started)).gaps(entries, MIDNIGHT + timedelta(hours=1))) == told
+
+
+def test_forty_failures_are_waited_for_a_day_at_most() -> None:
+    entries = [
+        Attempt(id=number, key="k", status="internal error", at=MIDNIGHT + timedelta(days=2 * number))
+        for number in range(1, 50)
+    ]
+    gaps = Silences(MIDNIGHT).gaps(entries, entries[-1].at or MIDNIGHT)
+    assert max(gap.seconds for gap in gaps) == timedelta(days=1).total_seconds()
+    assert Silences(MIDNIGHT).gaps([Attempt(id=1, key="k", status="503")] * 5, MIDNIGHT) == []
 
 
 @pytest.mark.parametrize(

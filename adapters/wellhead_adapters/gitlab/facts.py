@@ -21,3 +21,10 @@ class KeeperFacts:
     gaps: int = 0
     gap_seconds: float = 0.0
     last_gap: Gap | None = None
+
+    def add(self, gap: Gap) -> None:
+        """One gap more; one that ended earlier is not the last."""
+        self.gaps += 1
+        self.gap_seconds += gap.seconds
+        if self.last_gap is None or gap.until > self.last_gap.until:
+            self.last_gap = gap

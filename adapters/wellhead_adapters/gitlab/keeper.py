@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from .facts import KeeperFacts
 from .missed import Gap, attempts, last_attempt
 from .recovery import AGAIN_SECONDS, Recovery
+from .samples import Samples
 from .trouble import ApiError, wait_after
 from .webhooks import Alert, Create, Enable, Remove, Update, is_surplus, may_remove, ours, plan, unsupported, webhooks
 
@@ -58,7 +59,6 @@ class Keeper:
         self._secrets = secrets
         self._clock = clock
         self._interval = interval.total_seconds()
-        self._triggers = triggers
         self._resend = resend
         self._poked = asyncio.Event()
         self._known: dict[int, str] = {}
@@ -67,10 +67,13 @@ class Keeper:
         self._told: str | None = None
         self._unsupported: tuple[str, ...] = ()
         self._log_is_there = True
-        self._next_trigger = 0
+        self._samples = Samples(api, triggers, self._extra)
         self._recovery = Recovery(
             api,
             self.facts,
+            self._samples,
+            clock=clock,
+            gap=self._told_nothing,
             owner=lambda: wanted().owner,
             doubt=lambda number: self._known.pop(number, None),
             extra=self._extra,
@@ -108,6 +111,8 @@ class Keeper:
         wait = min(self._interval, _SETTLE_SECONDS) if changed else self._interval
         if webhook is None or not self._resend or not where.path or not self._log_is_there:
             return wait
+        if webhook.alert is not Alert.EXECUTABLE:
+            return min(wait, AGAIN_SECONDS)  # it resends nothing
         try:
             again = await self._recovery.ask_back(where, webhook)
             return wait if again is None else min(wait, again)
@@ -201,19 +206,10 @@ class Keeper:
         if self._disabled_since is None:
             self._disabled_since = await self._last_attempt(where, step.id) or self._clock.now()
             _log.error("GitLab has disabled the webhook", extra=self._extra | {"alert": step.alert.value})
-        if not self._triggers:
+        if self._samples:
+            await self._samples.send(where, step.id)
+        else:
             await self._replace(step, where)
-            return
-        trigger = self._triggers[self._next_trigger % len(self._triggers)]
-        try:
-            await self._api.test(where, step.id, trigger)
-        except ApiError as error:
-            if error.status == 429 or error.status is None:
-                raise
-            self._next_trigger += 1  # there may be nothing in the project to make this sample of
-            _log.warning(
-                "a test did not enable the webhook", extra=self._extra | {"trigger": trigger, "reason": str(error)}
-            )
 
     async def _replace(self, step: Enable, where: Where) -> None:
         """Every kind of event is asked for, so any sample would pass for an occurrence: make a new webhook instead."""
@@ -246,11 +242,14 @@ class Keeper:
             self._gap(since)
 
     def _gap(self, since: datetime) -> None:
-        gap = Gap(since, self._clock.now())
-        self.facts.gaps += 1
-        self.facts.gap_seconds += gap.seconds
-        self.facts.last_gap = gap
-        times = {"since": since.isoformat(), "until": gap.until.isoformat()}
+        self._told_nothing(Gap(since, self._clock.now()))
+
+    def _told_nothing(self, gap: Gap) -> None:
+        new = gap.without(self.facts.last_gap)  # which may have been seen as well, while it was there
+        if new is None:
+            return
+        self.facts.add(new)
+        times = {"since": new.since.isoformat() if new.since else "", "until": new.until.isoformat()}
         _log.error("GitLab told nothing in this time, and nobody can ask for it", extra=self._extra | times)
 
     def _tell_unsupported(self, wanted: Wanted, webhook: Webhook) -> None:

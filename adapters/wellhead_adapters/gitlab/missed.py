@@ -55,6 +55,16 @@ class Gap:
     def seconds(self) -> float:
         return max(0.0, (self.until - self.since).total_seconds()) if self.since is not None else 0.0
 
+    def without(self, other: Gap | None) -> Gap | None:
+        """What of it is before or behind ``other``; None where that is nothing."""
+        if other is None or self.since is None or other.since is None:
+            return self
+        if other.since <= self.since < other.until:
+            return Gap(other.until, self.until) if self.until > other.until else None
+        if self.since < other.since < self.until <= other.until:
+            return Gap(self.since, other.since)
+        return self
+
 
 def missed(log: Iterable[Attempt], url: str) -> tuple[Missed, ...]:
     """The deliveries to ask for again, the oldest first: none of their attempts was accepted, nor the last refused.
