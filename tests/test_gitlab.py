@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import threading
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,13 +24,14 @@ from tests.gitlab_requests import TOKEN
 from wellhead.clock import SystemClock
 from wellhead.env import Collector, read
 from wellhead.errors import ConfigError
+from wellhead.http_server import HttpServer, Request, Response
 from wellhead.manifest import documents
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 from wellhead.testing import FakeSink, RecordingSink, running
 from wellhead_adapters.cli.environment import mapping
 from wellhead_adapters.cli.plan import World, plan
 from wellhead_adapters.gitlab.adapter import Gitlab
-from wellhead_adapters.gitlab.api import api_of
+from wellhead_adapters.gitlab.api import MOST_CALLS, InThread, api_of
 from wellhead_adapters.gitlab.cleanup import CleanUp
 from wellhead_adapters.gitlab.config import Cleanup, GitlabConfig
 from wellhead_adapters.gitlab.events import Mapped, event_type
@@ -328,8 +330,6 @@ async def test_a_gitlab_that_does_not_answer_holds_up_neither_receiving_nor_the_
 
 
 async def test_no_redirect_takes_the_access_token_elsewhere(free_port: int) -> None:
-    from wellhead.http_server import HttpServer, Request, Response
-
     seen: list[Request] = []
 
     def elsewhere(request: Request) -> Response:
@@ -489,3 +489,66 @@ async def test_a_registrar_that_breaks_ends_the_program_as_with_one_source(free_
     async with asyncio.timeout(20):
         with pytest.raises(ExceptionGroup, match="unhandled errors in a TaskGroup"):
             await many.run(lambda: None)
+
+
+class SilentSink:
+    """A sink whose connection hangs: its try outlasts the deadline, and the grace."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def send(self, *_: object, **__: object) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_delivery_that_outlasts_the_end_is_the_runtimes_to_count_and_no_failure(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wellhead_adapters.gitlab.adapter.DELIVERY_SECONDS", 0.0)
+    monkeypatch.setattr("wellhead_adapters.gitlab.adapter.SETTLE_SECONDS", 0.05)
+    sink = SilentSink()
+    adapter = Gitlab(read(GitlabConfig, {**KNATIVE, "PORT": str(free_port), "ADDRESS": "127.0.0.1"}))
+    task = asyncio.create_task(adapter.run(sink, lambda: None), name="the adapter")
+    await until(lambda: adapter.bound is not None)
+    asking = asyncio.create_task(knock(free_port, TOKEN), name="GitLab")
+    await sink.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(aiohttp.ClientError):
+        await asking
+
+
+def test_one_project_in_two_spellings_is_one_target() -> None:
+    urls = f"{PROJECT},{PROJECT}.git,{PROJECT}/,{PROJECT.replace('/g/p', '/G/p/-/tree/main')},{PROJECT}2"
+    config = read(GitlabConfig, {**STANDALONE, "GITLAB_PROJECT_URL": urls})
+    assert [one.url for one in config.targets] == [PROJECT, f"{PROJECT}2"], "two keepers of one webhook undo each other"
+
+
+@pytest.mark.parametrize("status", [401, 403, 405, 404, 200])
+async def test_a_gitlab_under_a_path_is_found_though_something_else_answers_at_the_root(status: int) -> None:
+    def answer(request: Request) -> Response:
+        if request.target.startswith("/gitlab/api/v4/projects/g%2Fp"):
+            return Response(200, b'{"id": 7}', ((b"content-type", b"application/json"),))
+        return Response(status, b"<html>no GitLab</html>", ((b"content-type", b"text/html"),))
+
+    server = HttpServer(answer)
+    host, port = await server.start("127.0.0.1", 0)
+    config = read(GitlabConfig, {**STANDALONE, "GITLAB_PROJECT_URL": f"http://{host}:{port}/gitlab/g/p"})
+    try:
+        found = await api_of(config).locate(config.targets[0])
+    finally:
+        await server.stop(0)
+    assert (found.base, found.path) == (f"http://{host}:{port}/gitlab", "/projects/7")
+
+
+async def test_calls_that_hang_are_not_without_number() -> None:
+    aside, answered = InThread(), threading.Event()
+    calls = [asyncio.create_task(aside(answered.wait), name="a call") for _ in range(MOST_CALLS)]
+    await asyncio.sleep(0)
+    with pytest.raises(ApiError, match="earlier calls were not answered yet"):
+        await aside(answered.wait)
+    answered.set()
+    await asyncio.gather(*calls)
+    assert await aside(lambda: 7) == 7

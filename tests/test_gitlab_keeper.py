@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.gitlab_world import Replica
 
 MINUTE: Final = INTERVAL.total_seconds()
+GONE: Final = answered(message(404, "404 Not found"))
 HISTORIES: Final = int(os.environ.get("WELLHEAD_GITLAB_HISTORIES", "15"))
 """1,000 is the soak."""
 
@@ -279,6 +280,46 @@ async def test_cleaning_up_leaves_what_a_newer_process_has_written(tmp_path: Pat
         await new.registrar.looked()
         await old.stop(clean_up=True)
         assert len(it.webhooks) == 1
+
+
+async def test_a_webhook_that_failed_a_moment_ago_is_removed_all_the_same(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        await asyncio.sleep(5)
+        it.unreachable = True
+        await it.push()  # GitLab writes it down with the webhook
+        await replica.stop(clean_up=True)
+        assert it.webhooks == []
+
+
+async def test_a_webhook_that_cannot_be_removed_is_said_to_be_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        it.webhooks[0].updated_at = it.clock.now() + timedelta(minutes=5)  # by a clock that is ahead of ours
+        await replica.stop(clean_up=True)
+        assert len(it.webhooks) == 1
+        assert "the webhook could not be removed and is left" in caplog.text
+        assert "webhooks were removed" not in caplog.text
+
+
+async def test_one_that_is_removed_while_its_log_is_read_does_not_end_asking_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        replica.line.faults.whenever(lambda call: GONE if "/events" in call.target else None)
+        await asyncio.sleep(2 * MINUTE)
+        replica.line.faults.clear()
+        it.gitlab.delete_hook(it.webhooks[0])
+        await asyncio.sleep(2 * MINUTE)
+        it.unreachable = True
+        (key,) = await it.push()
+        it.unreachable = False
+        await asyncio.sleep(2 * MINUTE)
+        assert it.sink.ids == [key]
 
 
 async def test_cleaning_up_what_is_gone_already_or_not_ours_to_see_neither_fails_nor_hangs(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import ssl
 import threading
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
 import gitlab
@@ -406,6 +407,22 @@ def test_a_webhook_is_deleted_once_and_then_not_there(world: World) -> None:
         world.project().hooks.get(hook.id)
     with pytest.raises(GitlabUpdateError, match="404 Not found"):
         world.project().hooks.update(hook.id, {"url": URL})
+
+
+def test_a_webhook_that_was_written_since_is_not_deleted(world: World) -> None:
+    hook = world.project().hooks.create({"url": URL})
+
+    def delete(since: datetime) -> None:
+        headers = {"If-Unmodified-Since": format_datetime(since, usegmt=True)}
+        world.client().http_delete(f"/projects/{world.project().id}/hooks/{hook.id}", extra_headers=headers)
+
+    world.clock.go(timedelta(seconds=10))
+    written = world.clock.now()
+    world.project().hooks.update(hook.id, {"url": URL, "push_events": False})
+    world.clock.go(timedelta(seconds=10))
+    with pytest.raises(GitlabHttpError, match="412 Precondition Failed"):
+        delete(written - timedelta(seconds=1))
+    delete(written)
 
 
 def test_a_webhook_is_found_with_its_owner_only(world: World) -> None:

@@ -5,6 +5,7 @@ lib/api/project_hooks.rb, ee/lib/api/group_hooks.rb, lib/api/system_hooks.rb, li
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from tests.gitlab.deliveries import Answered, Failed, Fired, NotSent, Outcome
@@ -108,8 +109,18 @@ def _update(gitlab: GitLab, asked: Asked) -> Reply:
 
 
 def _delete(gitlab: GitLab, asked: Asked) -> Reply:
-    """lib/api/helpers.rb, `destroy_conditionally!`: 204 without a body. The second time it is not found."""
-    gitlab.delete_hook(_hook(gitlab, asked))
+    """lib/api/helpers.rb, `destroy_conditionally!`: 204 without a body. The second time it is not found.
+
+    `check_unmodified_since!`: not where it was written after `If-Unmodified-Since`; a date that is none says nothing.
+    """
+    hook = _hook(gitlab, asked)
+    try:
+        since = parsedate_to_datetime(asked.call.header("If-Unmodified-Since") or "")
+    except ValueError:
+        since = None
+    if since is not None and (hook.updated_at or hook.created_at) > since:
+        raise Refused(message(412, "412 Precondition Failed"))
+    gitlab.delete_hook(hook)
     return Reply(204)
 
 

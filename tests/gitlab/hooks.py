@@ -98,6 +98,8 @@ class Hook:
     url_variables: dict[str, str] = field(default_factory=dict, repr=False)
     custom_headers: dict[str, str] = field(default_factory=dict, repr=False)
     health: Health = Health()
+    updated_at: datetime | None = None
+    """When it was last written, by a call or for its health; None: when it was created."""
 
     def assign(self, given: Mapping[str, object]) -> None:
         """Take over what a call gives. A new URL forgets the secrets that are not given with it.

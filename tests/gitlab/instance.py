@@ -123,6 +123,7 @@ class GitLab:
         tried.assign(merged)
         self._check(tried)
         hook.assign(merged)
+        hook.updated_at = self.now()
         return hook
 
     def delete_hook(self, hook: Hook) -> None:
@@ -179,7 +180,10 @@ class GitLab:
         limit = self.settings.log_bytes
         self.log.append(entry(self._next("log"), delivery, outcome, took=took, now=now, limit=limit))
         if hook.auto_disabled(self.settings):
-            hook.health = hook.health.after_success() if outcome.ok else hook.health.after_failure(now)
+            before = hook.health
+            hook.health = before.after_success() if outcome.ok else before.after_failure(now)
+            if hook.health != before:
+                hook.updated_at = now
 
     def executable(self, hook: Hook) -> bool:
         return hook.alert_status(self.now(), self.settings) == "executable"

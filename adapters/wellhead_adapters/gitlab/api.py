@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PAGE: Final = 100
 _LOG_PAGE: Final = 20  # the most that GitLab gives of its log of hook events
+_ELSEWHERE: Final = (401, 403, 404, 405)  # what something that is no GitLab may say at the root of a host
+MOST_CALLS: Final = 32
+"""At a time: one that hangs keeps its thread until the network gives up."""
 
 
 class Aside(Protocol):
@@ -46,11 +49,18 @@ class Aside(Protocol):
 class InThread:
     """Each call in a thread of its own, that nothing waits for: a program ends although an answer never comes."""
 
+    def __init__(self) -> None:
+        self._running = 0
+
     async def __call__(self, call: Callable[[], T], /) -> T:
+        if self._running >= MOST_CALLS:
+            raise ApiError(f"{self._running} earlier calls were not answered yet")
+        self._running += 1
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def settle(value: T | None, error: Exception | None) -> None:
+            self._running -= 1
             if future.done():  # nobody waits any more
                 return
             if error is not None:
@@ -90,7 +100,7 @@ class PythonGitlab:
                 return Where(place.base, await self._located(target.scope, place))
             except ApiError as error:
                 problem = problem or error  # the likeliest place's
-                if error.status != 404:
+                if error.status not in _ELSEWHERE:
                     raise
         raise problem or ApiError("names nothing that can be looked for")
 
@@ -121,7 +131,7 @@ class PythonGitlab:
             where.base, lambda client: client.http_put(f"{where.path}/hooks/{number}", post_data=dict(body))
         )
 
-    async def remove(self, where: Where, number: int, *, unless_changed_since: datetime | None = None) -> None:
+    async def remove(self, where: Where, number: int, *, unless_changed_since: datetime | None = None) -> bool:
         headers = {}
         if unless_changed_since is not None:
             headers["If-Unmodified-Since"] = format_datetime(unless_changed_since, usegmt=True)
@@ -132,8 +142,10 @@ class PythonGitlab:
         try:
             await self._call(where.base, work)
         except ApiError as error:
-            if error.status not in (404, 412):  # gone already, or changed since: both leave nothing to do
+            if error.status not in (404, 412):
                 raise
+            return error.status == 404
+        return True
 
     async def log(self, where: Where, number: int, page: int) -> list[object]:
         def work(client: gitlab.Gitlab) -> list[object]:

@@ -217,9 +217,12 @@ class GitlabConfig:
         for where, scope, urls in named:
             for url in urls:
                 try:
-                    found.append(target(url, scope, self.gitlab_url))
+                    one = target(url, scope, self.gitlab_url)
                 except ValueError as error:
                     problems.append(Problem(where, f"{_shown(url)} {error}"))
+                    continue
+                if not any(one.is_same(other) for other in found):
+                    found.append(one)
         return found
 
     def _of_registering(self) -> list[Problem]:

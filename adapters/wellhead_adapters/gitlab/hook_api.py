@@ -35,8 +35,8 @@ class HookApi(Protocol):
     async def update(self, where: Where, number: int, body: Mapping[str, object]) -> object:
         """Change one; what it is now."""
 
-    async def remove(self, where: Where, number: int, *, unless_changed_since: datetime | None = None) -> None:
-        """Remove one; that it is gone already is fine, and so is that it was changed since, which leaves it."""
+    async def remove(self, where: Where, number: int, *, unless_changed_since: datetime | None = None) -> bool:
+        """Remove one; that it is gone already is fine. False where it was changed since, which leaves it."""
 
     async def log(self, where: Where, number: int, page: int) -> list[object]:
         """A page of what GitLab tried to tell, 20 a page, the latest first. From 17.3 on, not for the whole instance."""

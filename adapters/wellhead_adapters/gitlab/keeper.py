@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from .facts import KeeperFacts
 from .missed import Gap, attempts, last_attempt
 from .recovery import AGAIN_SECONDS, Recovery
+from .removal import remove_ours
 from .samples import Samples
 from .trouble import ApiError, wait_after
-from .webhooks import Alert, Create, Enable, Remove, Update, is_surplus, may_remove, ours, plan, unsupported, webhooks
+from .webhooks import Alert, Create, Enable, Remove, Update, is_surplus, ours, plan, unsupported, webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
 
 _ROUNDS: Final = 6  # of listing and mending, until nothing is left to mend
 _LEAST_SECONDS: Final = AGAIN_SECONDS  # between rounds: GitLab takes five tests and five resends a minute
+_GAPS: Final = 32  # are known to have been told
 _SETTLE_SECONDS: Final = 10.0  # after a change it is looked at again: another replica may have changed it as well
 _RESEND_LIMIT_SECONDS: Final = 60.0
-_CLEAN_UP_SECONDS: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +66,10 @@ class Keeper:
         self._known: dict[int, str] = {}
         self._seen: datetime | None = None  # when a webhook of ours that GitLab fires was last there
         self._disabled_since: datetime | None = None
+        self._gaps: deque[Gap] = deque(maxlen=_GAPS)
         self._told: str | None = None
         self._unsupported: tuple[str, ...] = ()
-        self._log_is_there = True
+        self._logless: int | None = None  # the webhook of which GitLab had no log
         self._samples = Samples(api, triggers, self._extra)
         self._recovery = Recovery(
             api,
@@ -109,7 +112,7 @@ class Keeper:
         webhook, changed = await self._mend(where)
         self._succeeded(webhook)
         wait = min(self._interval, _SETTLE_SECONDS) if changed else self._interval
-        if webhook is None or not self._resend or not where.path or not self._log_is_there:
+        if webhook is None or not self._resend or not where.path or webhook.id == self._logless:
             return wait
         if webhook.alert is not Alert.EXECUTABLE:
             return min(wait, AGAIN_SECONDS)  # it resends nothing
@@ -121,28 +124,15 @@ class Keeper:
                 return error.retry_after or _RESEND_LIMIT_SECONDS  # the webhook is looked at then, too
             if error.status != 404:
                 raise
-            self._log_is_there = False
+            self._logless = webhook.id  # or it was removed a moment ago; then the next one has another id
             _log.info(
                 "this GitLab keeps no log of hook events (17.3 does): nothing can be asked back", extra=self._extra
             )
             return wait
 
     async def clean_up(self, owner: str | None) -> int:
-        """Remove our webhooks: all of them, or only what ``owner`` wrote last. How many. Raises `ApiError`."""
-        number = 0
-        async with asyncio.timeout(_CLEAN_UP_SECONDS):
-            where = await self._api.locate(self.target)
-            now = self._clock.now()
-            for webhook in ours(self._wanted().url, await self._listed(where)):
-                if owner is None:
-                    await self._api.remove(where, webhook.id)
-                elif may_remove(webhook, owner):
-                    await self._api.remove(where, webhook.id, unless_changed_since=now)
-                else:
-                    _log.info("the webhook stays: another process has written it since", extra=self._extra)
-                    continue
-                number += 1
-        return number
+        """Remove our webhooks: all of them, or only what ``owner`` wrote last. How many. See `removal.remove_ours`."""
+        return await remove_ours(self._api, self.target, self._wanted().url, owner, self._clock)
 
     # Mending.
 
@@ -245,9 +235,12 @@ class Keeper:
         self._told_nothing(Gap(since, self._clock.now()))
 
     def _told_nothing(self, gap: Gap) -> None:
-        new = gap.without(self.facts.last_gap)  # which may have been seen as well, while it was there
+        new: Gap | None = gap
+        for told in self._gaps:  # it may have been seen as well, while it was there
+            new = new.without(told) if new is not None else None
         if new is None:
             return
+        self._gaps.append(new)
         self.facts.add(new)
         times = {"since": new.since.isoformat() if new.since else "", "until": new.until.isoformat()}
         _log.error("GitLab told nothing in this time, and nobody can ask for it", extra=self._extra | times)

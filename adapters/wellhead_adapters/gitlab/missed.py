@@ -29,6 +29,8 @@ class Attempt:
     status: str
     url: str = ""
     at: datetime | None = None
+    name: str = ""
+    """Its ``X-Gitlab-Event``."""
 
     @property
     def accepted(self) -> bool:
@@ -104,6 +106,7 @@ def _attempt(item: Mapping[str, object]) -> Attempt | None:
         status=str(item.get("response_status") or ""),
         url=str(item.get("url") or ""),
         at=_instant(item.get("created_at")),
+        name=named.get("x-gitlab-event", ""),
     )
 
 

@@ -42,6 +42,10 @@ class Target:
     def __str__(self) -> str:
         return f"{self.scope.value} {self.url}"
 
+    def is_same(self, other: Target) -> bool:
+        """Whether ``other`` is another spelling of this."""
+        return self.scope is other.scope and _folded(self) == _folded(other)
+
     def is_about(self, path: str) -> bool:
         """Whether what happened in the project ``path`` is told by this webhook."""
         path = path.lower()
@@ -50,6 +54,10 @@ class Target:
             if own == path or self.scope is Scope.SYSTEM or (self.scope is Scope.GROUP and path.startswith(f"{own}/")):
                 return True
         return False
+
+
+def _folded(one: Target) -> list[tuple[str, str]]:
+    return [(place.base.lower(), place.path.lower()) for place in one.candidates]
 
 
 def target(url: str, scope: Scope, base: str = "") -> Target:

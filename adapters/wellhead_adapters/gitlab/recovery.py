@@ -62,10 +62,8 @@ class Recovery:
         self._rounds_left_to_others = 0
         self._given_up: set[str] = set()
         self._failed: dict[str, int] = {}  # how often we asked for it in vain
-        self._failures = 0  # in a row
-        self._forgiven = False  # whether the last sample was answered well
         self._not_before = clock.now()
-        self._silences = Silences(clock.now())
+        self._silences = Silences(clock.now(), samples.names)
 
     def forget(self) -> None:
         """The webhook is gone, and its log with it."""
@@ -108,7 +106,6 @@ class Recovery:
             if not Attempt(id=0, key="", status=status).accepted:
                 return await self._asked_in_vain(where, webhook, one)
             self._missed.popleft()
-            self._failures = 0
             number += 1
             self._facts.recovered += 1
         _log.info("hook events that were missed were asked back", extra=self._extra | {"events": number})
@@ -120,13 +117,11 @@ class Recovery:
         GitLab counts each failure towards disabling the webhook: of our own asking it must not come to that.
         """
         self._missed.clear()
-        self._failures += 1
         self._failed[one.key] = self._failed.get(one.key, 0) + 1
         least = min(self._failed.values()) if len(self._failed) > 1 else self._failed[one.key]
         wait = min(AGAIN_SECONDS * (1 << min(least - 1, 10)), _LONGEST_WAIT_SECONDS)
         self._not_before = self._clock.now() + timedelta(seconds=wait)
-        if self._failures % 2 == 0 or not self._forgiven:
-            self._forgiven = await self._samples.send(where, webhook.id)
+        await self._samples.send(where, webhook.id)
         return wait
 
     def _is_ours_to_ask(self, webhook: Webhook) -> bool:

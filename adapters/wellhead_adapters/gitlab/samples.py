@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from .kinds import header_of
 from .trouble import ApiError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Samples:
     """Of one target. Without ``triggers`` any sample would pass for an occurrence, and there is none."""
 
     def __init__(self, api: HookApi, triggers: Sequence[str], extra: dict[str, object]) -> None:
+        self.names = frozenset(map(header_of, triggers))
+        """What the requests are called, as ``X-Gitlab-Event`` has it."""
         self._api = api
         self._triggers = triggers
         self._extra = extra

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from .missed import Gap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
 
     from .missed import Attempt
@@ -26,10 +26,14 @@ _UNDER_WAY: Final = timedelta(seconds=10)
 
 
 class Silences:
-    """Reads the log as it grows. What ended well before ``started`` was there for an earlier process to tell."""
+    """Reads the log as it grows. What ended well before ``started`` was there for an earlier process to tell.
 
-    def __init__(self, started: datetime) -> None:
+    ``samples`` are the names of events that only a test brings: GitLab sends those though the webhook is disabled.
+    """
+
+    def __init__(self, started: datetime, samples: Collection[str] = ()) -> None:
         self._started = started
+        self._samples = samples
         self._read = 0  # the last entry
         self._failures = 0  # in a row
         self._since: datetime | None = None
@@ -45,16 +49,17 @@ class Silences:
         for attempt in sorted(log, key=lambda one: one.id):
             if attempt.id > self._read and attempt.at is not None:
                 self._read = attempt.id
-                self._take(attempt.at, succeeded=attempt.status[:1] in ("2", "3"))
+                self._take(attempt.at, succeeded=attempt.status[:1] in ("2", "3"), forced=attempt.name in self._samples)
         if self._since is not None and self._until is not None and now >= self._until:
             self._end(self._until)
         found, self._found = self._found, []
         return found
 
-    def _take(self, at: datetime, *, succeeded: bool) -> None:
+    def _take(self, at: datetime, *, succeeded: bool, forced: bool) -> None:
         if self._since is not None and self._until is not None:
+            if not succeeded and forced and at < self._until:
+                return
             if not succeeded and at - self._since <= _UNDER_WAY:
-                self._since = at
                 return
             if not succeeded and at < self._until:  # it tries on: nothing is disabled here
                 self._since = None
@@ -71,6 +76,6 @@ class Silences:
             self._until = at + min(_FIRST * (1 << min(self._failures - _FAILURES, 12)), _LONGEST)
 
     def _end(self, until: datetime) -> None:
-        if self._since is not None and until - self._since > _UNDER_WAY:
+        if self._since is not None and until > self._since:
             self._found.append(Gap(self._since, until))
         self._since = None
