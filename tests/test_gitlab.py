@@ -26,6 +26,7 @@ from wellhead.env import Collector, read
 from wellhead.errors import ConfigError
 from wellhead.http_server import HttpServer, Request, Response
 from wellhead.manifest import documents
+from wellhead.metrics import adapter_metrics, exposition
 from wellhead.settings import DeliverySettings, ProcessSettings, SinkSettings
 from wellhead.testing import FakeSink, RecordingSink, running
 from wellhead_adapters.cli.environment import mapping
@@ -412,6 +413,10 @@ async def test_all_sources_of_files_share_a_port_each_with_a_path_and_a_webhook_
         fired = there.instance.fire(there.project, "push_hooks", {"object_kind": "push"})
         await perform_all(there.instance, fired, HttpSender())
         assert [len(sink.events) for sink in sinks.values()] == [1, 1]
+        text = exposition(adapter_metrics(many.measured())).decode()
+        for name in sinks:
+            assert f'wellhead_gitlab_answers_total{{name="GitLabSource default/{name}",status="202"}} 1' in text
+            assert f'wellhead_gitlab_webhook_changes_total{{name="GitLabSource default/{name}",target="project ' in text
         many.remove("GitLabSource default/one")
         fired = there.instance.fire(there.project, "push_hooks", {"object_kind": "push"})
         await perform_all(there.instance, fired, HttpSender())

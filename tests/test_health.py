@@ -24,7 +24,6 @@ from wellhead.testing import Answer, FakeTransport, Hang
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from wellhead.adapter import Adapter
     from wellhead.sink import HttpSink
 
 PAGES: Final = ("/healthz", "/livez", "/health", "/readyz", "/readiness", "/metrics", "/sinkz")
@@ -42,7 +41,7 @@ class Sources:
     def not_ready(self) -> tuple[str, ...]:
         return self.waiting
 
-    def adapters(self) -> dict[str, Adapter]:
+    def adapters(self) -> dict[str, object]:
         return {}
 
     def sinks(self) -> dict[str, HttpSink]:

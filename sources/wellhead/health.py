@@ -12,7 +12,6 @@ from .metrics import adapter_metrics, exposition, sink_metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .adapter import Adapter
     from .sink import HttpSink
 
 _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
@@ -34,7 +33,7 @@ class Lifecycle(Protocol):
     def sinks(self) -> Mapping[str, HttpSink]:
         """Every source's sink, by the source's name."""
 
-    def adapters(self) -> Mapping[str, Adapter]:
+    def adapters(self) -> Mapping[str, object]:
         """Every adapter that runs, by its source's name."""
 
 

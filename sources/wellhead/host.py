@@ -53,6 +53,7 @@ class Host:
         self._clock = clock
         self._sources: dict[str, _Source] = {}
         self._adapters: dict[str, Adapter] = {}
+        self._measured: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._sinks: dict[str, HttpSink] = {}
         # Shared by sinks that trust alike: a context costs 30 ms and 1 MiB, and connections are kept for each.
         self._trusts: WeakValueDictionary[tuple[str, Path | None, ClientCertificate | None], Trust] = (
@@ -129,19 +130,30 @@ class Host:
         self.start_many(name, partial(adapter.run, sink))
         self._adapters[name] = adapter
 
-    def start_many(self, name: str, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        """Run ``work(ready)`` likewise: one adapter for many sources, that was given a sink for each."""
+    def start_many(
+        self,
+        name: str,
+        work: Callable[[Callable[[], None]], Awaitable[None]],
+        measured: Callable[[], Mapping[str, object]] | None = None,
+    ) -> None:
+        """Run ``work(ready)`` likewise: one adapter for many sources, that was given a sink for each.
+
+        ``measured`` tells, by the sources' names, what has metrics of its own (`wellhead.metrics.Measured`).
+        """
         if name in self._sources:
             raise ValueError(f"a source named {name} runs already")
         ready = asyncio.Event()
         task = asyncio.create_task(self._run(name, work, ready), name=f"source {name}")
         task.add_done_callback(lambda _: self._ended.set())  # not in `_run`: a task cancelled early never enters it
         self._sources[name] = _Source(task, ready)
+        if measured is not None:
+            self._measured[name] = measured
 
     async def stop(self, name: str, grace: float) -> None:
         """Stop one source: cancel its intake, settle its deliveries within ``grace`` seconds, forget it."""
         source = self._sources.pop(name)
         self._adapters.pop(name, None)
+        self._measured.pop(name, None)
         await _cancel({source.task}, grace)
         if name in self._sinks:
             await self.close_sink(name, grace)
@@ -178,9 +190,10 @@ class Host:
         """Every open sink by its source's name."""
         return self._sinks
 
-    def adapters(self) -> Mapping[str, Adapter]:
-        """Every adapter that was started for a source of its own, by the source's name."""
-        return self._adapters
+    def adapters(self) -> Mapping[str, object]:
+        """By each source's name, what may have metrics of its own: its adapter, or what one for many has for it."""
+        many = [part for measured in self._measured.values() for part in measured().items()]
+        return {**self._adapters, **dict(many)}
 
     async def _run(
         self, name: str, work: Callable[[Callable[[], None]], Awaitable[None]], is_ready: asyncio.Event

@@ -208,8 +208,8 @@ class Fleet:
         if make is None or not source.own_kind:
             return None
         if source.adapter not in self._many:
-            self._many[source.adapter] = make()
-            self._host.start_many(f"{source.adapter} of files", self._many[source.adapter].run)
+            made = self._many[source.adapter] = make()
+            self._host.start_many(f"{source.adapter} of files", made.run, getattr(made, "measured", None))
         return self._many[source.adapter]
 
     async def _bind(self, source: PlannedSource, destination: Destination | None) -> SinkBinding:

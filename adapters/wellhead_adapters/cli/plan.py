@@ -48,7 +48,7 @@ class Many(Protocol[ConfigT]):
     """One adapter for any number of sources of a kind, that an adapter class may offer: ``many()`` makes it.
 
     Used for documents of its own kinds only, and for all of them. Where a class has no ``many``, each document has an
-    adapter of its own.
+    adapter of its own. It may have ``measured()``: by their keys, what has metrics of its own (`wellhead.metrics.Measured`).
     """
 
     def put(self, key: str, config: ConfigT, sink: Sink, /) -> None:

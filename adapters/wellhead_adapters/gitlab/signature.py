@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PREFIX: Final = "whsec_"
 _LEAST_KEY_BYTES: Final = 24  # Standard Webhooks: between 24 and 64 bytes
 _MOST_KEY_BYTES: Final = 64
+_MOST_SIGNATURES: Final = 64
 _TIMESTAMP: Final = re.compile(r"\d{1,12}", re.ASCII)
 TOLERANCE_SECONDS: Final = 300.0
 
@@ -52,7 +53,7 @@ def is_signed(keys: Sequence[bytes], identity: str, timestamp: str, body: bytes,
     content = f"{identity}.{timestamp}.".encode() + body
     expected = [base64.b64encode(hmac.digest(key, content, hashlib.sha256)) for key in keys]
     found = False
-    for signature in signatures.split(" ")[:8]:
+    for signature in signatures.split(" ")[:_MOST_SIGNATURES]:
         version, _, value = signature.partition(",")
         for one in expected:
             found |= hmac.compare_digest(one, value.encode("utf-8", "replace")) and version == "v1"

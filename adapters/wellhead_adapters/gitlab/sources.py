@@ -12,14 +12,16 @@ from wellhead.http_server import HttpServer, Request, Response
 
 from .config import Cleanup
 from .listening import SETTLE_SECONDS, listen
+from .metrics import keeper_metrics, receiver_metrics
 from .receiver import DELIVERY_SECONDS, LIMITS
 from .source import receiver_of, registrar_of, secrets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from wellhead.adapter import Sink
     from wellhead.clock import Clock
+    from wellhead.metrics import Measured, Metric
 
     from .config import GitlabConfig
     from .hook_api import HookApi
@@ -41,6 +43,12 @@ class _Source:
     receiver: Receiver
     registrar: Registrar | None
     task: asyncio.Task[None] | None = None
+
+    def metrics(self) -> Iterator[Metric]:
+        """See `wellhead.metrics.Measured`."""
+        yield from receiver_metrics(self.receiver.tally)
+        if self.registrar is not None:
+            yield from keeper_metrics({str(keeper.target): keeper.facts for keeper in self.registrar.keepers})
 
 
 class GitlabSources:
@@ -88,6 +96,10 @@ class GitlabSources:
     def remove(self, key: str) -> None:
         """Take nothing more in for ``key``. Its webhook is left, as the next version of its file may want it."""
         self._end(self._sources.pop(key))
+
+    def measured(self) -> Mapping[str, Measured]:
+        """Each source's, by its key."""
+        return self._sources
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Receive for all until cancelled. Where to listen is what the first source says: the environment, for all alike."""
