@@ -134,21 +134,21 @@ def test_the_signature_decides_where_there_is_one_and_the_token_where_not() -> N
     both = Credentials(tokens=(TOKEN,), keys=(signing_key(SIGNING),))
     wrong = hook_request(b"{}", more={**signed(b"{}", NOW), "webhook-signature": "v1,AAAA"})
     right = hook_request(b"{}", token="wrong", more=signed(b"{}", NOW))
-    assert not accepts(both, wrong.header, b"{}", NOW)
-    assert accepts(both, right.header, b"{}", NOW)
-    assert accepts(both, hook_request(b"{}").header, b"{}", NOW)
-    assert not accepts(both, hook_request(b"{}", token=None).header, b"{}", NOW)
-    assert not accepts(Credentials(keys=both.keys, open=True), hook_request(b"{}").header, b"{}", NOW)
+    assert not accepts(both, wrong.header, b"{}", lambda: NOW)
+    assert accepts(both, right.header, b"{}", lambda: NOW)
+    assert accepts(both, hook_request(b"{}").header, b"{}", lambda: NOW)
+    assert not accepts(both, hook_request(b"{}", token=None).header, b"{}", lambda: NOW)
+    assert not accepts(Credentials(keys=both.keys, open=True), hook_request(b"{}").header, b"{}", lambda: NOW)
 
 
 @pytest.mark.parametrize("token", [None, "", "s3cre", "s3cret2", "S3cret", "s3cret\xe9"])
 def test_another_token_is_not_ours(token: str | None) -> None:
-    assert not accepts(Credentials(tokens=(TOKEN,)), hook_request(token=token).header, b"", NOW)
+    assert not accepts(Credentials(tokens=(TOKEN,)), hook_request(token=token).header, b"", lambda: NOW)
 
 
 def test_without_any_token_nobody_is_let_in_unless_that_is_asked_for() -> None:
-    assert not accepts(Credentials(), hook_request(token="").header, b"", NOW)
-    assert accepts(Credentials(open=True), hook_request(token=None).header, b"", NOW)
+    assert not accepts(Credentials(), hook_request(token="").header, b"", lambda: NOW)
+    assert accepts(Credentials(open=True), hook_request(token=None).header, b"", lambda: NOW)
 
 
 @pytest.mark.parametrize("token", ["whsec_", "whsec_@@", "c2hvcnQ=", "whsec_" + "A" * 400])

@@ -67,8 +67,7 @@ def is_usual(key: str) -> bool:
 def parse(body: bytes) -> object:
     """The JSON value; strictly UTF-8, without NaN. Raises `Malformed`."""
     try:
-        # Numbers as floats: an integer of a million digits is valid JSON, and nobody asks for its value here.
-        return json.loads(body.decode("utf-8"), parse_int=float, parse_constant=_no_constant)
+        return _JSON.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise Malformed("the body is not UTF-8") from None
     except RecursionError:
@@ -79,3 +78,8 @@ def parse(body: bytes) -> object:
 
 def _no_constant(name: str) -> Never:
     raise ValueError(name)
+
+
+# Numbers as floats: an integer of a million digits is valid JSON, and nobody asks for its value here. Made once:
+# `json.loads` with these would make a decoder for each body.
+_JSON: Final = json.JSONDecoder(parse_int=float, parse_constant=_no_constant)

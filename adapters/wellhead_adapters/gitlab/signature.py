@@ -33,18 +33,25 @@ class Credentials:
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     open: bool = False
     tolerance: float = TOLERANCE_SECONDS
+    digests: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+    """Of the tokens: digests are compared, so that not even the length of a token can be measured."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digests", tuple(map(_digest, self.tokens)))
 
 
-def accepts(credentials: Credentials, header: Callable[[str], str | None], body: bytes, now: float) -> bool:
-    """Whether who sent this knows a token of ours. ``now`` is in seconds since 1970."""
+def accepts(
+    credentials: Credentials, header: Callable[[str], str | None], body: bytes, now: Callable[[], float]
+) -> bool:
+    """Whether who sent this knows a token of ours. ``now`` tells seconds since 1970."""
     signatures = header("webhook-signature")
     if credentials.keys and signatures is not None:
         identity, timestamp = header("webhook-id") or "", header("webhook-timestamp") or ""
-        return is_fresh(timestamp, now, credentials.tolerance) and is_signed(
+        return is_fresh(timestamp, now(), credentials.tolerance) and is_signed(
             credentials.keys, identity, timestamp, body, signatures
         )
     if credentials.tokens:
-        return _is_one_of(credentials.tokens, header("x-gitlab-token") or "")
+        return _is_one_of(credentials.digests, header("x-gitlab-token") or "")
     return credentials.open and not credentials.keys
 
 
@@ -78,10 +85,13 @@ def signing_key(text: str) -> bytes:
     return key
 
 
-def _is_one_of(tokens: Sequence[str], shown: str) -> bool:
-    # Digests are compared, so that not even the length of a token can be measured.
-    digest = hashlib.sha256(shown.encode("utf-8", "replace")).digest()
+def _is_one_of(digests: Sequence[bytes], shown: str) -> bool:
+    digest = _digest(shown)
     found = False
-    for token in tokens:
-        found |= hmac.compare_digest(hashlib.sha256(token.encode()).digest(), digest)
+    for one in digests:
+        found |= hmac.compare_digest(one, digest)
     return found
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
