@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -43,6 +44,12 @@ EVENT = CloudEvent(
 
 
 # --- help ---
+
+
+@pytest.mark.parametrize("name", sorted(entry_points(group="wellhead.commands").names))
+def test_every_command_of_an_adapter_is_started_as_a_user_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: wellhead {name}")
 
 
 @pytest.mark.parametrize("arguments", [(), ("help",), ("--help",), ("-h",), ("-help",)])

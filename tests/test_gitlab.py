@@ -20,6 +20,7 @@ from tests.gitlab.namespaces import Role
 from tests.gitlab.sender import HttpSender, perform_all
 from tests.gitlab.server import GitLabServer
 from tests.gitlab_requests import TOKEN
+from tests.process import WELLHEAD, run
 
 from wellhead.clock import SystemClock
 from wellhead.env import Collector, read
@@ -382,11 +383,25 @@ async def test_the_command_removes_the_webhooks_by_their_url(free_port: int, mon
         assert await asyncio.to_thread(CleanUp().main, ["--log-level", "error"]) == 1
 
 
-@pytest.mark.usefixtures("logging_as_before")
-def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GITLAB_HOOK_URL", raising=False)
-    assert CleanUp().main([]) == 2
-    assert "GITLAB_HOOK_URL" in capsys.readouterr().err
+async def test_the_command_needs_no_more_than_the_readme_gives_it(free_port: int) -> None:
+    async with place() as there:
+        hook_url = f"http://127.0.0.1:{free_port}/"
+        there.instance.create_hook(there.project, {"url": hook_url})
+        flags = ("--project-url", f"{there.server.url}/g/p", "--hook-url", hook_url)
+        code, it = await run(WELLHEAD, "gitlab", "cleanup", *flags, env={"GITLAB_ACCESS_TOKEN": ACCESS})
+        assert code == 0, it.stderr.text
+        assert there.instance.hooks_of(there.project) == []
+        code, it = await run(WELLHEAD, "gitlab", "cleanup", *flags, env={"GITLAB_ACCESS_TOKEN": "another"})
+        assert code == 1
+        assert "401" in it.stderr.text
+        code, it = await run(WELLHEAD, "gitlab", "cleanup", "--project-url", f"{there.server.url}/g/p")
+        assert code == 2
+        assert "--hook-url or GITLAB_HOOK_URL: is not set" in it.stderr.text
+        code, it = await run(WELLHEAD, "gitlab", "cleanup", "--hook-url", hook_url)
+        assert code == 2
+        assert [line.split(":")[0].strip() for line in it.stderr.lines[1:]] == [
+            "project-url, GITLAB_PROJECT_URL", "GITLAB_ACCESS_TOKEN",
+        ]  # fmt: skip
 
 
 def test_a_sample_document_of_upstreams_is_json_too() -> None:

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from wellhead.env import Setting
 
 _PROGRAM: Final = "wellhead gitlab cleanup"
+# What wellhead gitlab has to be told and a clean-up need not be; as whoever cleans up may have its environment, or not.
+_NOT_NEEDED: Final = {"GITLAB_EVENT_TYPES": "all"}
+_NOT_LOOKED_AT: Final = {
+    **dict.fromkeys(
+        ("GITLAB_SECRET_TOKEN", "GITLAB_SECRET_TOKEN_FILE", "GITLAB_SIGNING_TOKEN", "GITLAB_SIGNING_TOKEN_FILE"), ""
+    ),
+    "GITLAB_ALLOW_ANYONE": "true",
+    "GITLAB_EVENT_SOURCE": "-",
+    "PORT": "0",
+}
 
 
 class CleanUp:
@@ -30,15 +40,17 @@ class CleanUp:
     wellhead gitlab cleanup --project-url https://gitlab.example.com/group/project --hook-url https://hooks.example.com
     """
 
-    def flags(self) -> Sequence[Setting[object]]:
+    @staticmethod
+    def flags() -> Sequence[Setting[object]]:
         """See `wellhead_adapters.cli.command.Command.flags`."""
         return [*settings(GitlabConfig), *settings(ProcessSettings)]
 
-    def main(self, arguments: Sequence[str]) -> int:
+    @staticmethod
+    def main(arguments: Sequence[str]) -> int:
         """Remove them; 1 where one could not be removed. One that is gone already is fine."""
         if any(word in ("-h", "-help", "--help") for word in arguments):
-            return say(help_screen(_PROGRAM, self.__doc__ or "", (GitlabConfig, ProcessSettings)))
-        collector = Collector(os.environ, parse_flags(arguments, self.flags()))
+            return say(help_screen(_PROGRAM, CleanUp.__doc__ or "", (GitlabConfig, ProcessSettings)))
+        collector = Collector({**_NOT_NEEDED, **os.environ, **_NOT_LOOKED_AT}, parse_flags(arguments, CleanUp.flags()))
         config, process = collector.read(GitlabConfig), collector.read(ProcessSettings)
         if not collector.given("hook-url", "GITLAB_HOOK_URL"):
             where = "--hook-url or GITLAB_HOOK_URL"
