@@ -20,7 +20,7 @@ from tests.gitlab.namespaces import Role
 from tests.gitlab.sender import HttpSender, perform_all
 from tests.gitlab.server import GitLabServer
 from tests.gitlab_requests import TOKEN
-from tests.process import WELLHEAD, run
+from tests.process import WELLHEAD, run, started
 
 from wellhead.clock import SystemClock
 from wellhead.env import Collector, read
@@ -572,3 +572,30 @@ async def test_calls_that_hang_are_not_without_number() -> None:
     answered.set()
     await asyncio.gather(*calls)
     assert await aside(lambda: 7) == 7
+
+
+async def test_yaml_runs_into_the_display_which_leaves_the_port_to_gitlab(free_port: int, tmp_path: Path) -> None:
+    (tmp_path / "source.yaml").write_text(SOURCE.replace("name: sample", "name: one"))
+    environment = {"GITLAB_SECRET_TOKEN": TOKEN, "PORT": str(free_port)}
+    async with started(WELLHEAD, "run", "-f", str(tmp_path), env=environment) as it:
+        await it.stderr.line("GitLab's requests are taken")
+        assert await knock(free_port, TOKEN) == 202
+        await it.stdout.line("type: dev.knative.sources.gitlab.push")
+        assert await it.stop() == 0
+        assert f"localhost:{free_port}" not in it.stdout.text
+
+
+@pytest.mark.parametrize("command", ["gitlab", "run"])
+async def test_a_port_that_is_taken_is_told_without_a_traceback(command: str, free_port: int, tmp_path: Path) -> None:
+    (tmp_path / "source.yaml").write_text(SOURCE)
+    environment = {"PORT": str(free_port), "GITLAB_SECRET_TOKEN": TOKEN, "GITLAB_EVENT_SOURCE": PROJECT}
+    flags = {"gitlab": (), "run": ("-f", str(tmp_path))}[command]
+    server = HttpServer(lambda _: Response(200))
+    await server.start("", free_port)
+    try:
+        async with started(WELLHEAD, command, *flags, "--sink", "http://127.0.0.1:1/", env=environment) as it:
+            await it.stderr.line(f"port, PORT: cannot listen on *:{free_port}: Address already in use")
+            await it.stop()
+    finally:
+        await server.stop(0)
+    assert "Traceback" not in it.stderr.text

@@ -85,6 +85,12 @@ class Plan:
     of_cluster: bool = False
     """Whether Secrets of the cluster went into it, so that it may change though no file does."""
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """Those that its sources listen on (``port`` of their configurations)."""
+        ports = (getattr(source.config, "port", 0) for source in self.sources.values())
+        return frozenset(port for port in ports if isinstance(port, int) and port)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LoadAdapter: TypeAlias = "Callable[[], AdapterClass[Never]]"
 
 _PROGRAM = "wellhead run"
+_DISPLAY_PORT = 8080
 _DEMO = {
     "heartbeat": {"POD_NAME": "demo", "POD_NAMESPACE": "laptop", "HEARTBEAT_PERIOD": "1s"},
     "ping": {
@@ -62,7 +63,11 @@ class RunSettings:
 
     demo: bool = setting(boolean, "a heartbeat each second, a tick each five", flag="demo", default=False, switch=True)
     port: int | None = setting(
-        integer(0, 65535), "port of the event display; 0: a free one", flag="port", env="PORT", shown_default="8080"
+        integer(0, 65535),
+        "port of the event display; 0: a free one, as where a source listens on PORT",
+        flag="port",
+        env="PORT",
+        shown_default="8080",
     )
     kubeconfig: str = setting(
         text,
@@ -103,6 +108,9 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
     except ConfigError as error:
         return report(_PROGRAM, error.problems)
     configure_log(process, collector.warnings)
+    # PORT is where a source listens, if one does; the display's is --port then.
+    taken = planned.ports if planned is not None and not collector.given("port") else frozenset()
+    display_port = 0 if (said.port or _DISPLAY_PORT) in taken else said.port
 
     @asynccontextmanager
     async def compose(host: Host) -> AsyncIterator[None]:
@@ -111,7 +119,7 @@ def main(arguments: Sequence[str], adapters: Mapping[str, LoadAdapter]) -> int:
             access = to.access()
             if to.sink is None:
                 access = SinkAccess(ca_file=to.ca_file)  # credentials are for the sink that was named with them
-                url = await stack.enter_async_context(event_display(said.port))
+                url = await stack.enter_async_context(event_display(display_port))
                 sink = replace(to, sink=Destination(uri=url))
                 welcome(url, demo=said.demo)
             binding, dead_letter = await bindings(sink, delivery, process, host.dead_letter_files)
@@ -155,7 +163,8 @@ async def event_display(port: int | None) -> AsyncIterator[str]:
     """The event display on ``port``; where none was asked for, on 8080, or on a free one if that is taken."""
     async with AsyncExitStack() as stack:
         try:
-            url = await stack.enter_async_context(serving(DisplaySettings(port=8080 if port is None else port)))
+            settings = DisplaySettings(port=_DISPLAY_PORT if port is None else port)
+            url = await stack.enter_async_context(serving(settings))
         except ConfigError:
             if port is not None:
                 raise
