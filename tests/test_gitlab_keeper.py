@@ -531,3 +531,19 @@ async def test_whatever_gitlab_did_not_try_was_in_a_time_that_was_told_as_a_gap(
         tried = {entry.idempotency_key for entry in it.gitlab.log if entry.trigger == "push_hooks"}
         await until(lambda: set(it.sink.ids) == tried)
         assert set(it.sink.ids) == tried
+
+
+async def test_one_that_gitlabs_log_does_not_hold_is_not_asked_back_but_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path, Settings(log_bytes=10)) as it:
+        replica = it.start()
+        await replica.registrar.looked()
+        it.unreachable = True
+        (key,) = await it.push()
+        it.unreachable = False
+        await asyncio.sleep(10 * MINUTE)
+        assert it.sink.events == [], "what GitLab would send is not what it told"
+        assert replica.registrar.keepers[0].facts.given_up == 1
+        told = [record for record in caplog.records if "too large for GitLab's log" in record.message]
+        assert [record.key for record in told] == [key]  # type: ignore[attr-defined]  # extra of the line

@@ -19,6 +19,8 @@ MOST_TRIES: Final = 20
 # What our receiver says of an event itself, not of the moment: asked again, it would say the same.
 _FOR_GOOD: Final = frozenset(("400", "405", "413", "422"))
 
+_LEFT_OUT: Final = {"oversize": True}  # app/models/hooks/web_hook_log.rb, OVERSIZE_REQUEST_DATA
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -31,6 +33,8 @@ class Attempt:
     at: datetime | None = None
     name: str = ""
     """Its ``X-Gitlab-Event``."""
+    whole: bool = True
+    """Whether the log holds what was sent: too large, it is left out, and a resend would tell something else."""
 
     @property
     def accepted(self) -> bool:
@@ -44,6 +48,7 @@ class Missed:
     id: int
     key: str
     tries: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def missed(log: Iterable[Attempt], url: str) -> tuple[Missed, ...]:
     for attempt in sorted(log, key=lambda attempt: attempt.id):
         by_key.setdefault(attempt.key, []).append(attempt)
     return tuple(
-        Missed(attempts[0].id, key, len(attempts))
+        Missed(attempts[0].id, key, len(attempts), attempts[0].whole)
         for key, attempts in by_key.items()
         if not any(attempt.accepted for attempt in attempts)
         and attempts[-1].status not in _FOR_GOOD
@@ -107,6 +112,7 @@ def _attempt(item: Mapping[str, object]) -> Attempt | None:
         url=str(item.get("url") or ""),
         at=_instant(item.get("created_at")),
         name=named.get("x-gitlab-event", ""),
+        whole=item.get("request_data") != _LEFT_OUT,
     )
 
 

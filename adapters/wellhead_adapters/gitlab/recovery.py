@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from .missed import MOST_TRIES, Attempt, attempts, missed
@@ -26,6 +26,8 @@ _LOG_PAGES: Final = 200
 _LOG_PAGE: Final = 20
 _ROUNDS_LEFT_TO_OTHERS: Final = 5
 _LONGEST_WAIT_SECONDS: Final = 300.0
+_TOO_OFTEN: Final = "a hook event was tried in vain too often, and is given up"
+_TOO_LARGE: Final = "a hook event is too large for GitLab's log, and is given up"
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Recovery:
         self._rounds_left_to_others = 0
         self._given_up: set[str] = set()
         self._failed: dict[str, int] = {}  # how often we asked for it in vain
-        self._not_before = clock.now()
+        self._not_before = 0.0  # in the loop's time
         self._silences = Silences(clock.now(), samples.names)
 
     def forget(self) -> None:
@@ -83,7 +85,7 @@ class Recovery:
             log = await self._open(where, webhook)
             for gap in self._silences.gaps(log, self._clock.now()):
                 self._gap(gap)
-            found = [one for one in missed(log, webhook.url) if self._is_worth_it(one.key, one.tries)]
+            found = [one for one in missed(log, webhook.url) if self._is_worth_it(one)]
             keys = {one.key for one in found}
             self._entries = {one.id: one for one in log if one.key in keys}
             self._failed = {key: times for key, times in self._failed.items() if key in keys}
@@ -92,7 +94,7 @@ class Recovery:
             self._missed = deque(sorted(found, key=lambda one: (self._failed.get(one.key, 0), one.id)))
         if not self._missed or not self._is_ours_to_ask(webhook):
             return None
-        wait = (self._not_before - self._clock.now()).total_seconds()
+        wait = self._not_before - asyncio.get_running_loop().time()
         if wait > 0:
             self._missed.clear()  # read again then: there may be others by that time
             return wait
@@ -118,9 +120,8 @@ class Recovery:
         """
         self._missed.clear()
         self._failed[one.key] = self._failed.get(one.key, 0) + 1
-        least = min(self._failed.values()) if len(self._failed) > 1 else self._failed[one.key]
-        wait = min(AGAIN_SECONDS * (1 << min(least - 1, 10)), _LONGEST_WAIT_SECONDS)
-        self._not_before = self._clock.now() + timedelta(seconds=wait)
+        wait = min(AGAIN_SECONDS * (1 << min(min(self._failed.values()) - 1, 10)), _LONGEST_WAIT_SECONDS)
+        self._not_before = asyncio.get_running_loop().time() + wait
         await self._samples.send(where, webhook.id)
         return wait
 
@@ -166,12 +167,12 @@ class Recovery:
         self._read = latest
         return list(self._entries.values())
 
-    def _is_worth_it(self, key: str, tries: int) -> bool:
-        if key in self._given_up:
+    def _is_worth_it(self, one: Missed) -> bool:
+        if one.key in self._given_up:
             return False
-        if tries < MOST_TRIES:
+        if one.whole and one.tries < MOST_TRIES:
             return True
-        self._given_up.add(key)
+        self._given_up.add(one.key)
         self._facts.given_up += 1
-        _log.error("a hook event was tried in vain too often, and is given up", extra=self._extra | {"key": key})
+        _log.error(_TOO_OFTEN if one.whole else _TOO_LARGE, extra=self._extra | {"key": one.key})
         return False
