@@ -60,6 +60,8 @@ class FakeCluster:
     """Errors of all such requests, until taken out."""
     requests: list[str] = field(default_factory=list)
     streams: set[FakeStream] = field(default_factory=set)
+    meanwhile: list[Callable[[], object]] = field(default_factory=list)
+    """What happens after the next watch list has shown what there is, and before it says that this was all."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, resource: str, name: str, namespace: str = "ns", **fields: Any) -> Object:
@@ -220,6 +222,8 @@ class FakeStream:
         if initial:
             for one in cluster._matching(self._resource, self._namespace, query):
                 self.push({"type": "ADDED", "object": _shown(one, self._accept)})
+            while cluster.meanwhile:
+                cluster.meanwhile.pop(0)()
             end = {"resourceVersion": str(cluster.revision), "annotations": {"k8s.io/initial-events-end": "true"}}
             self.push({"type": "BOOKMARK", "object": {"metadata": end}})
             return

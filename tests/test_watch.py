@@ -150,7 +150,12 @@ def test_what_happened_between_two_lists(now: Seen, known: Seen | None, operatio
      ("x", SEEN._replace(version="x"), True)],
 )  # fmt: skip
 def test_a_resumed_stream_may_repeat_what_is_known(version: str, known: Seen | None, told: bool) -> None:  # noqa: FBT001
-    assert told_before(version, known) is told
+    assert told_before(Operation.UPDATE, version, known) is told
+
+
+@pytest.mark.parametrize(("version", "told"), [("11", False), ("10", False), ("9", True)])
+def test_a_delete_in_the_version_that_is_known_is_none_of_those(version: str, told: bool) -> None:  # noqa: FBT001
+    assert told_before(Operation.DELETE, version, SEEN) is told
 
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"name": "a"}}, {"metadata": {"name": 1}}])

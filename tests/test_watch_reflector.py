@@ -178,6 +178,45 @@ async def test_after_a_gap_what_was_added_changed_and_deleted_is_told(watch_list
     }
 
 
+async def test_what_changes_before_a_watch_list_has_ended_is_told() -> None:
+    cluster = FakeCluster()
+    for name in "abcd":
+        cluster.put("pods", name)
+    async with watching(cluster) as recorder:
+        streams = tuple(cluster.streams)
+        cluster.streams.clear()
+        cluster.put("pods", "b")
+        cluster.remove("pods", "d")
+        cluster.forget_history()
+        cluster.meanwhile = [
+            lambda: cluster.put("pods", "a"),
+            lambda: cluster.remove("pods", "b"),
+            lambda: cluster.put("pods", "e"),
+            lambda: cluster.remove("pods", "c"),
+            lambda: cluster.put("pods", "c"),
+        ]
+        for stream in streams:
+            stream.end(GONE)
+        await cluster.asked("sendInitialEvents", 2)
+        await recorder.until(cluster)
+    assert recorder.told[-1] == "delete d"
+    assert recorder.told[:-1] == ["update b", "update a", "delete b", "add e", "delete c", "add c"]
+    assert recorder.state == {key: version for key, version in truth(cluster).items() if key[1] in "ace"}
+
+
+async def test_what_changes_before_the_first_watch_list_has_ended_is_known_from_then_on() -> None:
+    cluster = FakeCluster()
+    for name in "ab":
+        cluster.put("pods", name)
+    cluster.meanwhile = [lambda: cluster.put("pods", "a"), lambda: cluster.remove("pods", "b")]
+    async with watching(cluster) as recorder:
+        cluster.forget_history()
+        cluster.break_streams(GONE)
+        cluster.put("pods", "c")
+        await recorder.until(cluster)
+    assert recorder.told == ["delete b", "add c"]
+
+
 async def test_a_delete_that_a_list_found_tells_the_last_version_known() -> None:
     cluster = FakeCluster()
     made = cluster.put("pods", "a")
@@ -321,6 +360,51 @@ async def test_the_error_object_of_a_watch_is_what_it_says() -> None:
     assert sum("sendInitialEvents" in request for request in cluster.requests) == 2
 
 
+async def test_a_server_that_forgets_faster_than_it_lists_is_not_listed_without_a_pause() -> None:
+    cluster = FakeCluster(watch_lists=False)
+    cluster.put("pods", "a")
+    async with watching(cluster) as recorder:
+        cluster.faults = [("resourceVersion=", GONE)] * 8
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        cluster.break_streams(GONE)
+        cluster.put("pods", "b")
+        await cluster.asked("resourceVersion=", 1 + 8 + 1)
+        assert loop.time() - began > 5
+    assert recorder.told == ["add b"]
+
+
+async def test_a_server_whose_deletes_say_the_last_version_of_the_object_is_believed() -> None:
+    cluster = FakeCluster()
+    made = cluster.put("pods", "a")
+    async with watching(cluster) as recorder:
+        for stream in cluster.streams:
+            stream.push({"type": "DELETED", "object": made})
+        cluster.put("pods", "b")
+        await recorder.until(cluster)
+    assert recorder.told == ["delete a", "add b"]
+
+
+async def test_objects_that_are_announced_at_the_start_were_not_swallowed_by_a_gap() -> None:
+    cluster = FakeCluster()
+    cluster.put("pods", "a")
+    counters = WatchCounters()
+    async with watching(cluster, announce=True, counters=counters) as recorder:
+        await recorder.until(cluster)
+        assert recorder.told == ["add a"]
+        assert counters.found[Operation.ADD] == 0
+        cluster.forget_history()
+        cluster.put("pods", "b")
+        cluster.forget_history()
+        for stream in tuple(cluster.streams):
+            cluster.streams.discard(stream)
+            stream.end(GONE)
+        cluster.put("pods", "c")
+        await recorder.until(cluster)
+    assert not recorder.changes[0].found
+    assert recorder.changes[-1].found
+    assert counters.found[Operation.ADD] == 1
+
+
 # --- permissions, kinds ---
 
 
@@ -439,7 +523,7 @@ async def test_a_saved_position_is_resumed_and_repeats_nothing_that_is_known() -
 # --- anything at all ---
 
 STEPS = st.lists(
-    st.sampled_from(["put", "put", "put", "remove", "compact", "end", "break", "gap", "refuse", "ready"]),
+    st.sampled_from(["put", "put", "put", "remove", "compact", "end", "break", "gap", "refuse", "busy", "ready"]),
     max_size=40,
 )
 
@@ -454,6 +538,14 @@ def test_replaying_what_is_told_gives_the_state_of_the_cluster(steps: list[str],
         loop.run_until_complete(_replay(steps, random.Random(seed), FakeCluster(watch_lists=watch_lists, page=2)))
     finally:
         loop.close()
+
+
+def turned(cluster: FakeCluster, name: str) -> None:
+    """Removed where it was there, else put."""
+    if ("pods", "ns", name) in cluster.objects:
+        cluster.remove("pods", name)
+    else:
+        cluster.put("pods", name)
 
 
 async def _replay(steps: list[str], chance: random.Random, cluster: FakeCluster) -> None:
@@ -476,6 +568,8 @@ async def _replay(steps: list[str], chance: random.Random, cluster: FakeCluster)
                 case "gap":
                     cluster.forget_history()
                     cluster.break_streams(GONE)
+                case "busy":
+                    cluster.meanwhile.append(lambda name=name: turned(cluster, name))
                 case "refuse":
                     cluster.faults.append(("pods", ApiError(503, "ServiceUnavailable", "…")))
                 case _:

@@ -78,9 +78,12 @@ def seen(body: Mapping[str, object], digest: Callable[[Mapping[str, object]], st
     )
 
 
-def told_before(version: str, known: Seen | None) -> bool:
-    """Whether a stream that was resumed repeats what is known: versions of one server count up."""
-    if known is None:
+def told_before(operation: Operation, version: str, known: Seen | None) -> bool:
+    """Whether a stream that was resumed repeats what is known: versions of one server count up.
+
+    A delete in the version that is known is none of those: servers without etcd tell deletes so.
+    """
+    if known is None or (operation is Operation.DELETE and version == known.version):
         return False
     if version.isdecimal() and known.version.isdecimal():
         return int(version) <= int(known.version)

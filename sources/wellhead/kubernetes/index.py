@@ -51,7 +51,10 @@ class Index:
             self._unseen.discard(key)
 
     def remove(self, namespace: str, name: str) -> None:
-        self._objects.pop(_key(namespace, name), None)
+        key = _key(namespace, name)
+        self._objects.pop(key, None)
+        if self._unseen is not None:
+            self._unseen.discard(key)
 
     def begin(self) -> None:
         """A list begins (anew): nothing of it was seen yet."""

@@ -18,7 +18,7 @@ from .change import Change, Operation, listed, metadata_of, remains, seen, told_
 from .errors import GARBLED, ApiError, from_status
 from .index import Index, Seen
 from .kinds import Gvr, Kind, query
-from .watch import Do, Next, Phase, after_end, after_error
+from .watch import Do, Next, Phase, after_end, after_error, is_expired
 from .wire import JSON, METADATA, METADATA_LIST, parsed
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ class Reflector:
         self._watch_lists = True
         self._old: dict[tuple[str, str], bytes] = {}
         self._failures = 0
+        self._expiries = 0
         self._missing = 0
         self._troubled = ""
 
@@ -165,14 +166,14 @@ class Reflector:
             try:
                 await self._attempt(then.do)
             except ApiError as error:
-                if loop.time() - began > _LONG_SECONDS:
-                    self._failures = 0
+                self._lasted(loop.time() - began)
                 self._failures += 1
-                then = after_error(self._phase, error, self._failures, fail_fast=self._manner.fail_fast)
+                self._expiries += is_expired(error)
+                failures = max(self._failures, self._expiries)
+                then = after_error(self._phase, error, failures, fail_fast=self._manner.fail_fast)
                 self._tell(error, then)
             else:
-                if loop.time() - began > _LONG_SECONDS:
-                    self._failures = 0
+                self._lasted(loop.time() - began)
                 then = after_end(self._phase, self._failures)
                 self._failures += 1  # unless the next stream brings something, or lasts
             if then.do is Do.GIVE_UP:
@@ -238,11 +239,16 @@ class Reflector:
             lines.close()
 
     async def _initial(self, lines: LineSource) -> bool:
-        """Take in all there is. Whether the stream got to the end of that."""
+        """Take in all there is. Whether the stream got to the end of that.
+
+        Older servers (1.27 to 1.31) tell the end up to a second late: what changes meanwhile stands before it.
+        """
         async for line in lines:
             kind, body = _told(line)
-            if kind == "ADDED":
+            if kind in ("ADDED", "MODIFIED"):
                 await self._listed(body, line)
+            elif kind == "DELETED":
+                await self._changed(Operation.DELETE, body, line)
             elif kind == "BOOKMARK" and _ends_the_list(body):
                 await self._list_ended(_version(body))
                 return True
@@ -278,6 +284,7 @@ class Reflector:
                 self._version = _version(body)
                 self._receiver.reach(self._version)
             self._recovered()
+            self._expiries = 0  # not after a list: it may take longer than the server remembers
 
     async def _listed(self, body: Mapping[str, object], line: bytes | None) -> None:
         """An object of a list: tell what happened since it was last seen."""
@@ -289,7 +296,7 @@ class Reflector:
             elif operation is Operation.DELETE and known is not None:
                 await self._tell_gone(known)
             else:
-                await self._tell_of(operation, now, body, line, found=True)
+                await self._tell_of(operation, now, body, line, found=bool(self._version))
         self._index.put(now)
         self._keep(now, body, line)
 
@@ -306,7 +313,7 @@ class Reflector:
         """A change of the stream, told unless it is known."""
         now = seen(body, self._manner.digest if operation is not Operation.DELETE else None)
         known = self._index.get(now.namespace, now.name)
-        if told_before(now.version, known):
+        if told_before(operation, now.version, known):
             return
         if operation is Operation.UPDATE and known is not None and now.digest and now.digest == known.digest:
             self._counters.ignored += 1
@@ -381,6 +388,10 @@ class Reflector:
             **parameters,
         )
         return self._api.lines(path, accept=METADATA if self._manner.metadata_only else JSON)
+
+    def _lasted(self, seconds: float) -> None:
+        if seconds > _LONG_SECONDS:
+            self._failures = 0
 
     def _recovered(self) -> None:
         self._failures = 0
