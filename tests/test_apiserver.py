@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -74,7 +75,7 @@ class Source:
 async def watches(cluster: FakeCluster, of: ApiServerConfig) -> AsyncIterator[Source]:
     """The watches, ready."""
     sink, is_ready = FakeSink(), asyncio.Event()
-    origin = Origin(source="https://api", namespace="ns", name="source", mode=of.subject.mode)
+    origin = Origin(source="https://api", namespace="ns", name="source", mode=of.subject.mode, copies=of.copies)
     teller = Teller(sink, of, origin, SystemClock(), None)
     task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run(), name="watches")
     ready = asyncio.create_task(is_ready.wait())
@@ -272,6 +273,15 @@ async def test_filters_and_settings_decide_what_is_sent() -> None:
         cluster.put("pods", "b")
         await source.settled()
     assert source.told == ["update ns/a"]
+
+
+@pytest.mark.looptime
+async def test_what_is_copied_from_outside_of_the_metadata_is_there_in_reference_mode_too() -> None:
+    cluster = FakeCluster()
+    async with watches(cluster, config(copies=(("node", ("spec", "nodeName")),))) as source:
+        cluster.put("pods", "a", spec={"nodeName": "n1"})
+        await source.settled()
+    assert source.sink.events[0].extensions["node"] == "n1"
 
 
 # --- order and flow ---
@@ -566,6 +576,28 @@ def test_a_state_file_gives_back_what_it_was_given_and_stays_small(
     assert again.take("a watch (app=web)") is None
     assert again.take("other") is None, "its first list never ended"
     assert len(path.read_text().splitlines()) < 250
+
+
+def test_a_state_file_that_a_full_disk_cut_short_is_whole_again_when_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    state = State(path)
+    state.put("w", Seen("ns", "a", "uid-a", "1"))
+    state.position("w", "1")
+    state.write()
+    for number in range(100):
+        state.put("w", Seen("ns", f"name-{number}", f"uid-{number}", "2"))
+    state.position("w", "2")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 1001, before[1]))  # in the middle of a line
+    try:
+        with pytest.raises(ConfigError, match="cannot be written"):
+            state.write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    state.write()
+    saved = State(path).take("w")
+    assert saved is not None
+    assert (len(saved.index), saved.version) == (101, "2")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "wellhead-apiserver-1\n* 1\n", "wellhead-apiserver-1\n+ 9 a b c d e\n"])

@@ -223,6 +223,11 @@ class ApiServerConfig:
         object.__setattr__(self, "passes", passes)
         object.__setattr__(self, "wanted", self._wanted(subject))
 
+    @property
+    def needs_metadata_only(self) -> bool:
+        """Whether nothing but the metadata of objects is looked at."""
+        return self.wanted.needs_metadata_only and all(way[0] == "metadata" for _, way in self.copies)
+
     def _own_subject(self) -> Subject:
         everywhere = self.namespaces == ("*",) or self.namespace_selector is not None
         return Subject(

@@ -71,15 +71,24 @@ class State:
         """Put down what is new. Raises `ConfigError` where that is not possible; it is kept for the next time."""
         if not self._pending:
             return
+        whole = self._size()
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(self._pending)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, whole)  # what a full disk took of it may end in the middle of a line
             raise ConfigError([self._problem(f"cannot be written: {error.strerror}")]) from None
         self._lines += len(self._pending)
         self._pending.clear()
         if self._lines > self._enough:
             self._compact(self._read())
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
 
     def _number(self, watch: str) -> int:
         number = self._numbers.get(watch)

@@ -95,7 +95,7 @@ class Wanted:
 
     @property
     def needs_metadata_only(self) -> bool:
-        """Whether nothing but metadata is looked at."""
+        """Whether nothing but metadata decides and is told."""
         return self.mode is Mode.REFERENCE and not self.ignored
 
     def wants(self, change: Change) -> bool:

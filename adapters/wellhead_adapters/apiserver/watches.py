@@ -55,7 +55,7 @@ class Watches:
         self._discovery = Discovery(api)
         wanted = config.wanted
         self._manner = Manner(
-            metadata_only=wanted.needs_metadata_only,
+            metadata_only=config.needs_metadata_only,
             keep_old=wanted.needs_old,
             digest=wanted.digest if config.ignored else None,
             fail_fast=self._subject.fail_fast,
