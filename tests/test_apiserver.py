@@ -30,7 +30,7 @@ from wellhead_adapters.apiserver.config import ApiServerConfig, Initial, Orderin
 from wellhead_adapters.apiserver.events import Origin
 from wellhead_adapters.apiserver.lanes import Lanes
 from wellhead_adapters.apiserver.ledger import Ledger
-from wellhead_adapters.apiserver.state import State
+from wellhead_adapters.apiserver.state import StateFile
 from wellhead_adapters.apiserver.subject import Mode, parse_resources, parse_source_config
 from wellhead_adapters.apiserver.teller import Teller
 from wellhead_adapters.apiserver.wanted import UpdateData
@@ -503,7 +503,7 @@ async def test_what_was_not_accepted_before_a_crash_comes_again_with_the_same_id
 async def test_an_event_that_was_not_accounted_for_holds_the_position_back(tmp_path: Path) -> None:
     cluster = FakeCluster()
     of = config(state_file=tmp_path / "state")
-    state = State(tmp_path / "state")
+    state = StateFile(tmp_path / "state")
     sink = FakeSink()
     is_ready = asyncio.Event()
     teller = Teller(sink, of, Origin(source="s", namespace="n", name="n", mode=Mode.REFERENCE), SystemClock(), state)
@@ -514,13 +514,13 @@ async def test_an_event_that_was_not_accounted_for_holds_the_position_back(tmp_p
     for name in "abc":
         cluster.put("pods", name)
     await asyncio.sleep(5)
-    teller.write()
+    await teller.write()
     task.cancel()
     await asyncio.wait({task})
-    saved = State(tmp_path / "state").take("pods of v1 in ns")
+    saved = StateFile(tmp_path / "state").take("pods of v1 in ns")
     assert saved is not None
     assert saved.version == str(before + 1)
-    assert [seen.name for seen in saved.index] == ["a", "c"]
+    assert [seen.name for seen in saved.index or ()] == ["a", "c"]
 
 
 async def test_a_change_that_no_event_can_say_is_told_and_holds_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -551,12 +551,12 @@ def test_a_ledger_stands_before_the_first_that_is_not_settled() -> None:
     assert ledger.position == "7"
 
 
-def test_a_state_file_gives_back_what_it_was_given_and_stays_small(
+async def test_a_state_file_gives_back_what_it_was_given_and_stays_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wellhead_adapters.apiserver.state._SPARE_LINES", 50)
     path = tmp_path / "state"
-    state = State(path)
+    state = StateFile(path)
     objects = [Seen(namespace, f"a {number} é%", f"uid-{number}", str(number), digest)
                for number, (namespace, digest) in enumerate([("", ""), ("ns", "d"), ("ns", "")])]  # fmt: skip
     for turn in range(100):
@@ -565,25 +565,25 @@ def test_a_state_file_gives_back_what_it_was_given_and_stays_small(
         state.put("other", objects[0])
         state.remove("other", objects[0])
         state.position("a watch (app=web)", str(turn))
-        state.write()
+        await state.write()
     with path.open("a") as file:
         file.write("+ 0 ns torn")
-    again = State(path)
+    again = StateFile(path)
     saved = again.take("a watch (app=web)")
     assert saved is not None
     assert saved.version == "99"
-    assert list(saved.index) == [seen._replace(version="99") for seen in objects]
+    assert list(saved.index or ()) == [seen._replace(version="99") for seen in objects]
     assert again.take("a watch (app=web)") is None
     assert again.take("other") is None, "its first list never ended"
     assert len(path.read_text().splitlines()) < 250
 
 
-def test_a_state_file_that_a_full_disk_cut_short_is_whole_again_when_there_is_room(tmp_path: Path) -> None:
+async def test_a_state_file_that_a_full_disk_cut_short_is_whole_again_when_there_is_room(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    state = State(path)
+    state = StateFile(path)
     state.put("w", Seen("ns", "a", "uid-a", "1"))
     state.position("w", "1")
-    state.write()
+    await state.write()
     for number in range(100):
         state.put("w", Seen("ns", f"name-{number}", f"uid-{number}", "2"))
     state.position("w", "2")
@@ -591,13 +591,13 @@ def test_a_state_file_that_a_full_disk_cut_short_is_whole_again_when_there_is_ro
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 1001, before[1]))  # in the middle of a line
     try:
         with pytest.raises(ConfigError, match="cannot be written"):
-            state.write()
+            await state.write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    state.write()
-    saved = State(path).take("w")
+    await state.write()
+    saved = StateFile(path).take("w")
     assert saved is not None
-    assert (len(saved.index), saved.version) == (101, "2")
+    assert (len(saved.index or ()), saved.version) == (101, "2")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "wellhead-apiserver-1\n* 1\n", "wellhead-apiserver-1\n+ 9 a b c d e\n"])
@@ -605,13 +605,13 @@ def test_a_state_file_that_is_none_of_ours_is_left_alone(tmp_path: Path, content
     path = tmp_path / "state"
     path.write_text(content)
     with pytest.raises(ConfigError, match="APISERVER_STATE_FILE"):
-        State(path)
+        StateFile(path)
     assert path.read_text() == content
 
 
 def test_a_state_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
-        State(tmp_path / "missing" / "state")
+        StateFile(tmp_path / "missing" / "state")
 
 
 async def test_what_a_gap_swallowed_is_counted() -> None:

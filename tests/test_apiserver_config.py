@@ -190,6 +190,8 @@ def test_where_it_watches_is_its_own_namespace_unless_it_is_told_otherwise() -> 
         (("--resource=v1:Pod", "--namespaces=A"), "no namespace's name"),
         (("--resource=v1:Pod", "--copy=kind=label:a"), "says itself"),
         (("--resource=v1:Pod", "--copy=x=spec"), "JSON Pointer"),
+        (("--resource=v1:Pod", "--state-config-map=No_Name"), "no name of an object"),
+        (("--resource=v1:Pod", "--state-config-map=a", "--state-file=/tmp/a"), "one of them"),
         (("--resource=v1:Pod", "--server=localhost:8001"), "--server: "),
         (("--resource=v1:Pod", '--filters=[{"cesql":"("}]'), "--filters: filters[0]"),
     ],

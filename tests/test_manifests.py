@@ -46,7 +46,7 @@ PROBED: Final = {
 }
 INJECTED: Final = {"K_SINK": "http://event-display.ns.svc.cluster.local", "K_CE_OVERRIDES": ""}  # by a SinkBinding
 
-WITHOUT_SPEC: Final = ("ServiceAccount", "Role", "RoleBinding")
+WITHOUT_SPEC: Final = ("ConfigMap", "ServiceAccount", "Role", "RoleBinding")
 SOURCES: Final = (
     "PingSource",
     "KafkaSource",
@@ -210,12 +210,24 @@ def test_a_role_beside_a_source_grants_what_it_watches_and_no_more() -> None:
         (role,) = (one for one in beside if one["kind"] == "Role")
         (binding,) = (one for one in beside if one["kind"] == "RoleBinding")
         (account,) = (one for one in beside if one["kind"] == "ServiceAccount")
-        granted = {(group, of) for rule in role["rules"] for group in rule["apiGroups"] for of in rule["resources"]}
+        rules = [rule for rule in role["rules"] if "resourceNames" not in rule]
+        granted = {(group, of) for rule in rules for group in rule["apiGroups"] for of in rule["resources"]}
         assert granted == {(resource.gvr.group, resource.gvr.resource) for resource in watched(beside)}
-        assert all(set(rule["verbs"]) <= {"get", "list", "watch"} >= {"list", "watch"} for rule in role["rules"])
+        assert all(set(rule["verbs"]) <= {"get", "list", "watch"} >= {"list", "watch"} for rule in rules)
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
         assert [one["name"] for one in binding["subjects"]] == [account["metadata"]["name"]]
         assert account["metadata"]["name"] in str(beside[-1])
+
+
+def test_where_a_state_is_kept_in_a_config_map_it_is_there_and_its_role_names_it() -> None:
+    beside = documents(ROOT / "manifests/apiserver.yaml")
+    (container,) = beside[-1]["spec"]["template"]["spec"]["containers"]
+    config = read(container).read(ApiServerConfig)
+    assert config is not None
+    (kept,) = (one["metadata"]["name"] for one in beside if one["kind"] == "ConfigMap")
+    (rule,) = (rule for one in beside if one["kind"] == "Role" for rule in one["rules"] if "resourceNames" in rule)
+    assert config.state_config_map == kept
+    assert rule == {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [kept], "verbs": ["get", "patch"]}
 
 
 def watched(beside: list[Document]) -> tuple[Resource, ...]:

@@ -520,6 +520,21 @@ async def test_a_saved_position_is_resumed_and_repeats_nothing_that_is_known() -
     assert not any("sendInitialEvents" in request for request in cluster.requests)
 
 
+async def test_a_saved_position_that_is_forgotten_and_has_no_index_is_told_aloud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = FakeCluster()
+    cluster.put("pods", "a")
+    since = str(cluster.revision)
+    cluster.put("pods", "a")
+    cluster.forget_history()
+    async with watching(cluster, version=since) as recorder:
+        cluster.put("pods", "b")
+        await recorder.until(cluster)
+    assert recorder.told == ["add b"]
+    assert "what happened while nobody watched is not known" in caplog.text
+
+
 # --- anything at all ---
 
 STEPS = st.lists(
@@ -548,32 +563,35 @@ def turned(cluster: FakeCluster, name: str) -> None:
         cluster.put("pods", name)
 
 
+def _happens(step: str, name: str, cluster: FakeCluster) -> None:
+    match step:
+        case "put":
+            cluster.put("pods", name)
+        case "remove" if ("pods", "ns", name) in cluster.objects:
+            cluster.remove("pods", name)
+        case "compact":
+            cluster.forget_history()
+        case "end":
+            cluster.break_streams()
+        case "break":
+            cluster.break_streams(ApiError(0, BROKEN, "…"))
+        case "gap":
+            cluster.forget_history()
+            cluster.break_streams(GONE)
+        case "busy":
+            cluster.meanwhile.append(lambda: turned(cluster, name))
+        case "refuse":
+            cluster.faults.append(("pods", ApiError(503, "ServiceUnavailable", "…")))
+
+
 async def _replay(steps: list[str], chance: random.Random, cluster: FakeCluster) -> None:
     for name in "abc":
         cluster.put("pods", name)
     async with watching(cluster, announce=True) as recorder:
         for step in steps:
-            name = chance.choice("abcdef")
-            match step:
-                case "put":
-                    cluster.put("pods", name)
-                case "remove" if ("pods", "ns", name) in cluster.objects:
-                    cluster.remove("pods", name)
-                case "compact":
-                    cluster.forget_history()
-                case "end":
-                    cluster.break_streams()
-                case "break":
-                    cluster.break_streams(ApiError(0, BROKEN, "…"))
-                case "gap":
-                    cluster.forget_history()
-                    cluster.break_streams(GONE)
-                case "busy":
-                    cluster.meanwhile.append(lambda name=name: turned(cluster, name))
-                case "refuse":
-                    cluster.faults.append(("pods", ApiError(503, "ServiceUnavailable", "…")))
-                case _:
-                    await asyncio.sleep(chance.random())
+            if step == "ready":
+                await asyncio.sleep(chance.random())
+            _happens(step, chance.choice("abcdef"), cluster)
         cluster.faults.clear()
         cluster.put("pods", "last")
         await recorder.until(cluster)

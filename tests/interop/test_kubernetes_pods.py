@@ -4,11 +4,15 @@ kubelet of five lines, with the ServiceAccount's token and CA mounted where a po
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
+import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from tests.interop.kube import Json, Kube
+
+    from wellhead.event import CloudEvent
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 RECORDED: Final = CHECKOUT / "tests/samples/crs/apiserversource_deployment.json"
@@ -84,17 +90,8 @@ async def test_the_deployment_of_knatives_controller_runs_ours_in_place_of_its_o
     assert dict(sink.requests[0].request.headers)[b"kn-namespace"] == b"kn"
 
 
-def a_pod(namespace: str) -> Mapping[str, Json]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "frog", "namespace": namespace},
-        "spec": {"containers": [{"name": "frog", "image": "frog"}]},
-    }
-
-
-async def test_our_deployment_and_its_role_are_enough(kube: Kube, tmp_path: Path) -> None:
-    namespace = kube.namespace("ours")
+def apply_ours(kube: Kube, namespace: str) -> Mapping[str, Json]:
+    """All of manifests/apiserver.yaml, to a namespace; the Deployment of it."""
     documents = list(yaml.safe_load_all((CHECKOUT / "manifests/apiserver.yaml").read_text()))
     for document in documents:
         document["metadata"]["namespace"] = namespace
@@ -102,15 +99,96 @@ async def test_our_deployment_and_its_role_are_enough(kube: Kube, tmp_path: Path
             subject["namespace"] = namespace  # as `kubectl apply -n` does not; the API server asks for it
         kube.apply(document)
     (deployment,) = (one for one in documents if one["kind"] == "Deployment")
+    return deployment
+
+
+def words(event: CloudEvent) -> str:
+    return f"{event.type.rpartition('.')[2]} {event.extensions['name']}"
+
+
+def a_pod(namespace: str, name: str = "frog") -> Mapping[str, Json]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"containers": [{"name": "frog", "image": "frog"}]},
+    }
+
+
+async def test_our_deployment_and_its_role_are_enough_and_a_restart_misses_nothing(kube: Kube, tmp_path: Path) -> None:
+    namespace = kube.namespace("ours")
+    deployment = apply_ours(kube, namespace)
+    async with RecordingSink() as sink:
+        as_ours = partial(pod, kube, tmp_path / "mounted", deployment, namespace, SINK=sink.url)
+        async with as_ours() as program:
+            await program.stderr.line("source is ready")
+            kube.create(a_pod(namespace))
+            kube.create(a_pod(namespace, "toad"))
+            events = await sink.accepted(2)
+            assert events[0].subject == f"/apis/v1/namespaces/{namespace}/pods/frog"
+            assert b"managedFields" not in (events[0].data or b"")
+            await program.stop(signal.SIGKILL)
+        kube.delete({**a_pod(namespace), "metadata": {"name": "frog", "namespace": namespace}})
+        kube.create(a_pod(namespace, "newt"))
+        async with as_ours() as program:
+            await program.stderr.line("source is ready")
+            while not {"delete frog", "add newt"} <= {words(event) for event in sink.events}:
+                await sink.accepted(len(sink.events) + 1)
+            assert (await program.stop(), program.stderr.text.count('"level": "ERROR"')) == (0, 0), program.stderr.text
+        told = {event.id: words(event) for event in sink.events}
+        changes = sorted(word for word in told.values() if word != "update frog")  # that it is to be deleted
+        assert changes == ["add frog", "add newt", "add toad", "delete frog"]
+        before = len(sink.events)
+        async with as_ours() as program:  # ended in order: nothing comes twice
+            await program.stderr.line("source is ready")
+            kube.create(a_pod(namespace, "last"))
+            await sink.accepted(before + 1)
+        assert [words(event) for event in sink.events[before:]] == ["add last"]
+
+
+async def test_without_its_rules_for_the_state_it_waits_and_says_what_is_missing(kube: Kube, tmp_path: Path) -> None:
+    namespace = kube.namespace("stateless")
+    deployment = apply_ours(kube, namespace)
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "apiserver", "namespace": namespace},
+    }
+    rules = kube.request("GET", kube.path_of(role))["rules"]
+    kube.apply({**role, "rules": [rule for rule in rules if "resourceNames" not in rule]})
     async with (
         RecordingSink() as sink,
         pod(kube, tmp_path / "mounted", deployment, namespace, SINK=sink.url) as program,
     ):
+        await program.stderr.line("reading the state")
+        assert 'cannot get resource \\"configmaps\\"' in program.stderr.text
+        assert "source is ready" not in program.stderr.text
+        kube.apply({**role, "rules": rules})
         await program.stderr.line("source is ready")
         kube.create(a_pod(namespace))
-        (event,) = await sink.accepted(1)
-    assert event.subject == f"/apis/v1/namespaces/{namespace}/pods/frog"
-    assert b"managedFields" not in (event.data or b"")
+        await sink.accepted(1)
+
+
+async def test_it_does_not_tell_of_its_own_state_and_comes_to_rest(kube: Kube, tmp_path: Path) -> None:
+    namespace = kube.namespace("resting")
+    kube.service_account("frog", namespace)
+    everything = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch", "create", "patch"]}
+    allow(kube, namespace, "frog", everything)
+    flags = ("--resource", "v1:ConfigMap", "--namespace", namespace, "--state-config-map", "state", "--initial", "add")
+    config = kube.kubeconfig(tmp_path / "config", token=kube.token_of("frog", namespace))
+    env = {"KUBECONFIG": str(config), "HEALTH_PORT": "0"}
+    state = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "state", "namespace": namespace}}
+    async with RecordingSink() as sink, started(WELLHEAD, "apiserver", *flags, "--sink", sink.url, env=env) as program:
+        await program.stderr.line("source is ready")
+        for name in ("a", "b"):
+            kube.create({**state, "metadata": {"name": name, "namespace": namespace}})
+            await sink.accepted(1)
+        await sink.accepted(2)
+        assert await program.stop() == 0
+    assert [event.extensions["name"] for event in sink.events] == ["a", "b"]
+    kept = kube.request("GET", kube.path_of(state))
+    lines = zlib.decompress(base64.b64decode(kept["binaryData"]["state"])).decode().splitlines()
+    assert [line.split()[3] for line in lines if line.startswith("+")] == ["a", "b"]
 
 
 async def test_our_apiserversource_runs_here_as_its_service_account(kube: Kube, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -14,12 +15,14 @@ from wellhead.kubernetes.reflector import WatchCounters
 from .config import SPEC_FIELDS, ApiServerConfig, from_manifest
 from .events import EVENT_TYPES, Origin
 from .metrics import watch_metrics
-from .state import State
+from .state import State, StateFile
+from .state_map import StateMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from wellhead.adapter import Sink
+    from wellhead.kubernetes.api import Api
     from wellhead.metrics import Metric
 
 _log = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class ApiServer:
             kubeconfig=config.kubeconfig,
             context=config.context,
         )
-        self._state = State(config.state_file) if config.state_file is not None else None
+        self._state_file = StateFile(config.state_file) if config.state_file is not None else None
         self.counters = WatchCounters()
 
     def metrics(self) -> Iterator[Metric]:
@@ -79,28 +82,45 @@ class ApiServer:
                 mode=config.subject.mode,
                 copies=config.copies,
             )
-            teller = Teller(sink, config, origin, self._clock, self._state)
-
-            def is_ready() -> None:
-                teller.write()  # else a crash in the next second would leave no position to go on from
-                ready()
-
-            watches = Watches(api, config, teller, self.counters, is_ready)
+            teller = Teller(sink, config, origin, self._clock, await self._state(api))
+            stand = asyncio.Event()
+            watches = Watches(api, config, teller, self.counters, stand.set)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(teller.lanes.failure(), name="failure of a lane")
                     group.create_task(watches.run(), name="watches")
-                    if self._state is not None:
-                        group.create_task(teller.keep(), name="state file")
+                    await stand.wait()
+                    await teller.write()  # else a crash in the next second would leave no position to go on from
+                    ready()
+                    if teller.state is not None:
+                        group.create_task(teller.keep(), name="state")
             except BaseExceptionGroup as failed:
                 raise _first(failed) from None
             finally:
                 left = await teller.lanes.settle(_SETTLE_SECONDS)
                 if left:
                     _log.warning("changes were read and not sent", extra={"changes": left})
-                teller.write()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_SETTLE_SECONDS):
+                        await teller.write(last=True)
         finally:
             await api.aclose()
+
+    async def _state(self, api: Api) -> State | None:
+        """Where it is kept what was delivered, once that is read."""
+        from .watches import patiently  # noqa: PLC0415 - aiohttp; not for `wellhead --help`
+
+        config = self._config
+        if not config.state_config_map:
+            return self._state_file
+        state = StateMap(
+            api,
+            namespace=config.namespace,
+            name=config.state_config_map,
+            source=f"{config.namespace}/{config.name}",
+        )
+        await patiently(state.open, "reading the state", fail_fast=config.subject.fail_fast)
+        return state
 
 
 def _first(failed: BaseExceptionGroup) -> BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 SPEC_FIELDS: Final = ("resources", "owner", "mode", "serviceAccountName", "namespaceSelector", "filters")
 _SUBJECT: Final = "K_SOURCE_CONFIG"
 _BESIDE: Final = ("resources", "namespaces", "namespace_selector", "owner", "filters")
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _OWN_NAMES: Final = ("apiversion", "kind", "name", "namespace")
 
 
@@ -91,6 +93,12 @@ def _server(value: str) -> str:
     if problem:
         raise ValueError(problem)
     return value.rstrip("/")
+
+
+def _object_name(value: str) -> str:
+    if value and (len(value) > 253 or not _NAME.fullmatch(value)):
+        raise ValueError("is no name of an object: small letters, digits, - and .")
+    return value
 
 
 def _copies(value: str) -> tuple[tuple[str, Way], ...]:
@@ -187,6 +195,10 @@ class ApiServerConfig:
     state_file: Path | None = setting(
         Path, "file that remembers what was delivered, so that a restart misses nothing", flag="state-file", env="APISERVER_STATE_FILE"
     )
+    state_config_map: str = setting(
+        _object_name, "the same in a ConfigMap of the source's namespace, for programs without a disk",
+        flag="state-config-map", env="APISERVER_STATE_CONFIG_MAP", default="",
+    )
     fail_fast: bool = setting(
         boolean, "end when a permission or a kind is missing, instead of waiting for it",
         flag="fail-fast", env="FAIL_FAST", default=False, switch=True,
@@ -222,6 +234,11 @@ class ApiServerConfig:
         object.__setattr__(self, "subject", subject)
         object.__setattr__(self, "passes", passes)
         object.__setattr__(self, "wanted", self._wanted(subject))
+
+    @property
+    def state_object(self) -> tuple[str, str] | None:
+        """Namespace and name of the ConfigMap in which the state is kept."""
+        return (self.namespace, self.state_config_map) if self.state_config_map else None
 
     @property
     def needs_metadata_only(self) -> bool:
@@ -264,6 +281,10 @@ class ApiServerConfig:
         if self.namespaces and self.namespace_selector is not None:
             problems.append(
                 Problem("namespaces, WATCH_NAMESPACES", "is set beside NAMESPACE_SELECTOR; one of them")
+            )
+        if self.state_file is not None and self.state_config_map:
+            problems.append(
+                Problem("state-file, APISERVER_STATE_FILE", "is set beside APISERVER_STATE_CONFIG_MAP; one of them")
             )
         return problems
 

@@ -1,41 +1,55 @@
-"""The state file: what was delivered of each watch, so that a restart tells what happened meanwhile, and only that.
+"""What was delivered of each watch, so that a restart tells what happened meanwhile, and only that; and the file it is in.
 
-A journal: a line for each object that is settled or gone, and for each position reached. It is read once, at the start,
-and written anew when it holds more past than present. Lines are on their way to the disk a second later at most, so
-that a crash repeats what was sent in its last second, under the same ids.
+The file is a journal: a line for each object that is settled or gone, and for each position reached. It is read once, at
+the start, and written anew when it holds more past than present. Lines are on their way to the disk a second later at
+most, so that a crash repeats what was sent in its last second, under the same ids.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import tempfile
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wellhead.errors import ConfigError, Problem
-from wellhead.kubernetes.index import Index, Seen
+
+from .journal import Saved, forgotten_line, gone_line, object_line, position_line, read, watch_line, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-    from typing import TextIO
 
-_log = logging.getLogger(__name__)
+    from wellhead.kubernetes.index import Seen
+
 _FORMAT: Final = "wellhead-apiserver-1"
 _SPARE_LINES: Final = 20_000
 
 
-class Saved:
-    """What is known of one watch."""
+class State(Protocol):
+    """What was delivered of all watches of one source, kept somewhere."""
 
-    def __init__(self, index: Index, version: str) -> None:
-        self.index = index
-        self.version = version
+    def take(self, watch: str, /) -> Saved | None:
+        """What is saved of a watch, given out once; None where nothing is, or not all of its first list."""
+
+    def put(self, watch: str, seen: Seen, /) -> None:
+        """An object is there in this version, and whoever is to know it does."""
+
+    def remove(self, watch: str, seen: Seen, /) -> None:
+        """An object is gone, likewise."""
+
+    def position(self, watch: str, version: str, /) -> None:
+        """A restart may go on from here."""
+
+    def forget(self, watch: str, /) -> None:
+        """Nobody wants to know of this watch any more."""
+
+    async def write(self, *, last: bool = False) -> None:
+        """Called each second: put down what is new, if it is time to; ``last``: it is. Raises `ConfigError` where that is
+        not possible; it is kept for the next time.
+        """
 
 
-class State:
+class StateFile:
     """The journal of all watches of one source. Raises `ConfigError` for a file that is not ours, or cannot be written."""
 
     def __init__(self, path: Path) -> None:
@@ -48,27 +62,25 @@ class State:
         self._compact(self._watches)
 
     def take(self, watch: str) -> Saved | None:
-        """What is saved of a watch, given out once; None where nothing is, or not all of its first list."""
         saved = self._watches.pop(watch, None)
         return saved if saved is not None and saved.version else None
 
     def put(self, watch: str, seen: Seen) -> None:
-        """An object is there in this version, and whoever is to know it does."""
-        fields = (seen.namespace, seen.name, seen.uid, seen.version, seen.digest)
-        self._pending.append(f"+ {self._number(watch)} {_joined(fields)}\n")
+        self._pending.append(object_line(self._number(watch), seen))
 
     def remove(self, watch: str, seen: Seen) -> None:
-        """An object is gone, likewise."""
-        self._pending.append(f"- {self._number(watch)} {_joined((seen.namespace, seen.name))}\n")
+        self._pending.append(gone_line(self._number(watch), seen))
 
     def position(self, watch: str, version: str) -> None:
-        """A restart may go on from here."""
         if version and self._positions.get(watch) != version:
             self._positions[watch] = version
-            self._pending.append(f"@ {self._number(watch)} {_joined((version,))}\n")
+            self._pending.append(position_line(self._number(watch), version))
 
-    def write(self) -> None:
-        """Put down what is new. Raises `ConfigError` where that is not possible; it is kept for the next time."""
+    def forget(self, watch: str) -> None:
+        self._positions.pop(watch, None)
+        self._pending.append(forgotten_line(self._number(watch)))
+
+    async def write(self, *, last: bool = False) -> None:  # noqa: ARG002 - it is always time to
         if not self._pending:
             return
         whole = self._size()
@@ -94,7 +106,7 @@ class State:
         number = self._numbers.get(watch)
         if number is None:
             number = self._numbers[watch] = len(self._numbers)
-            self._pending.append(f"= {number} {quote(watch, safe='')}\n")
+            self._pending.append(watch_line(number, watch))
         return number
 
     def _read(self) -> dict[str, Saved]:
@@ -102,7 +114,7 @@ class State:
             with self._path.open(encoding="utf-8") as file:
                 if file.readline().rstrip("\n") != _FORMAT:
                     raise ConfigError([self._problem("is no state file of ours; nothing was changed")])
-                return _watches(file)
+                return read(file)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -114,13 +126,15 @@ class State:
 
     def _compact(self, watches: dict[str, Saved]) -> None:
         """Replace the file, in one step, by what it comes to."""
+        watches = {watch: saved for watch, saved in watches.items() if saved.version or saved.index}
         self._numbers = {watch: number for number, watch in enumerate(watches)}
-        lines = 0
+        lines = 1
         try:
             handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    for line in _journal(watches):
+                    file.write(f"{_FORMAT}\n")
+                    for line in written(watches):
                         file.write(line)
                         lines += 1
                 os.replace(name, self._path)  # noqa: PTH105 - a name from mkstemp
@@ -135,45 +149,3 @@ class State:
 
     def _problem(self, what: str) -> Problem:
         return Problem("state-file, APISERVER_STATE_FILE", f"{str(self._path)!r} {what}")
-
-
-def _journal(watches: dict[str, Saved]) -> Iterator[str]:
-    yield f"{_FORMAT}\n"
-    for number, (watch, saved) in enumerate(watches.items()):
-        yield f"= {number} {quote(watch, safe='')}\n"
-        for seen in saved.index:
-            yield f"+ {number} {_joined((seen.namespace, seen.name, seen.uid, seen.version, seen.digest))}\n"
-        if saved.version:
-            yield f"@ {number} {_joined((saved.version,))}\n"
-
-
-def _watches(file: TextIO) -> dict[str, Saved]:
-    """What the lines come to. A last line without its end was never whole, and counts for nothing."""
-    named: dict[str, str] = {}
-    watches: dict[str, Saved] = {}
-    for line in file:
-        if not line.endswith("\n"):
-            break
-        sign, number, *fields = line.rstrip("\n").split(" ")
-        values = [unquote(one) for one in fields]
-        if sign == "=":
-            named[number] = values[0]
-            watches.setdefault(values[0], Saved(Index(), ""))
-            continue
-        saved = watches.get(named.get(number, ""))
-        if saved is None:
-            raise ValueError(line)
-        match sign, values:
-            case "+", [namespace, name, uid, version, digest]:
-                saved.index.put(Seen(namespace, name, uid, version, digest))
-            case "-", [namespace, name]:
-                saved.index.remove(namespace, name)
-            case "@", [version]:
-                saved.version = version
-            case _:
-                raise ValueError(line)
-    return watches
-
-
-def _joined(fields: tuple[str, ...]) -> str:
-    return " ".join(quote(one, safe="/:") for one in fields)

@@ -55,6 +55,7 @@ class Teller:
         self.state = state
         self._sink = sink
         self._told: list[Told] = []
+        self._trouble = ""
         self.lanes: Lanes[_Sending] = Lanes(
             self._send,
             at_once=config.in_flight,
@@ -70,19 +71,32 @@ class Teller:
         version: str = "",
         chosen: Callable[[str], Awaitable[bool]] | None = None,
         ready: Callable[[], None],
+        own: tuple[str, str] | None = None,
     ) -> Told:
-        """Who is told of the changes of one watch; of those in namespaces that are ``chosen``."""
-        told = Told(self, watch, Ledger(version), chosen, ready)
+        """Who is told of the changes of one watch; of those in namespaces that are ``chosen``.
+
+        ``own`` is where we keep our state, if that is among what is watched: it would never come to rest.
+        """
+        told = Told(self, watch, Ledger(version), chosen, ready, own)
         self._told.append(told)
         return told
 
+    def forget(self, watch: str) -> None:
+        """Nobody wants to be told of this watch any more; what is on its way still lands."""
+        for told in self._told:
+            if told.watch == watch:
+                told.forgotten = True
+        self._told = [told for told in self._told if told.watch != watch]
+        if self.state is not None:
+            self.state.forget(watch)
+
     async def keep(self) -> Never:
-        """Write the state file, each second; what could not be written is tried again."""
+        """Put down how far each watch has come, each second if need be; what could not be written is tried again."""
         while True:
             await asyncio.sleep(_WRITE_SECONDS)
-            self.write()
+            await self.write()
 
-    def write(self) -> None:
+    async def write(self, *, last: bool = False) -> None:
         """Put down how far each watch has come."""
         if self.state is None:
             return
@@ -90,9 +104,13 @@ class Teller:
             self.state.position(told.watch, told.ledger.position)
         self._told = [told for told in self._told if not told.over]
         try:
-            self.state.write()
+            await self.state.write(last=last)
         except ConfigError as error:
-            _log.error("changes would be repeated after a restart", extra={"problem": str(error)})
+            if str(error) != self._trouble:
+                _log.error("changes would be repeated after a restart", extra={"problem": str(error)})
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
 
     async def _send(self, sending: _Sending) -> None:
         try:
@@ -113,12 +131,16 @@ class Told:
         ledger: Ledger,
         chosen: Callable[[str], Awaitable[bool]] | None,
         is_ready: Callable[[], None],
+        own: tuple[str, str] | None,
     ) -> None:
         self.watch = watch
         self.ledger = ledger
+        self.forgotten = False
+        """Nobody wants to know of it any more."""
         self._teller = teller
         self._chosen = chosen
         self._is_ready = is_ready
+        self._own = own
         self._is_ended = False
 
     @property
@@ -131,6 +153,8 @@ class Told:
         self._is_ended = True
 
     async def take(self, change: Change) -> None:
+        if (change.seen.namespace, change.seen.name) == self._own:
+            return
         number = self.ledger.begin()
         event = await self._event(change)
         if event is None:
@@ -142,7 +166,7 @@ class Told:
         await self._teller.lanes.put(key, _Sending(event, change.operation, seen, self, number), len(event.data or b""))
 
     def note(self, seen: Seen) -> None:
-        if self._teller.state is not None:
+        if self._teller.state is not None and not self.forgotten and (seen.namespace, seen.name) != self._own:
             self._teller.state.put(self.watch, seen)
 
     def reach(self, version: str) -> None:
@@ -155,7 +179,7 @@ class Told:
         """The change is over: delivered, dead-lettered, refused, or not wanted."""
         self.ledger.settle(number)
         state = self._teller.state
-        if state is None:
+        if state is None or self.forgotten:
             return
         if operation is Operation.DELETE:
             state.remove(self.watch, seen)

@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 _FEW: Final = 10
 """Up to so many namespaces a watch each costs less than reading what happens in all others."""
 _NAMESPACES: Final = Gvr("", "v1", "namespaces")
+_CONFIG_MAPS: Final = Gvr("", "v1", "configmaps")
 
 
 class Watches:
@@ -153,6 +154,7 @@ class Watches:
             while True:
                 for name in running.keys() - namespaces.chosen:
                     running.pop(name).cancel()
+                    self._teller.forget(str(self._scope(resource, name)))
                     ready(name)
                 for name in sorted(namespaces.chosen - running.keys()):
                     # What is in a namespace that was made since we look was added since.
@@ -171,16 +173,12 @@ class Watches:
         chosen: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """One watch, from where it was left if that is known."""
-        scope = Scope(
-            gvr=resource.gvr,
-            namespace=namespace,
-            label_selector=resource.selector,
-            field_selector=self._config.field_selector,
-        )
+        scope = self._scope(resource, namespace)
         state = self._teller.state
         saved = state.take(str(scope)) if state is not None else None
         version = saved.version if saved is not None else ""
-        told = self._teller.receiver(str(scope), version=version, chosen=chosen, ready=ready)
+        own = self._config.state_object if resource.gvr == _CONFIG_MAPS else None
+        told = self._teller.receiver(str(scope), version=version, chosen=chosen, ready=ready, own=own)
         reflector = Reflector(
             self._api,
             self._discovery,
@@ -196,6 +194,14 @@ class Watches:
             await reflector.run()
         finally:
             told.end()
+
+    def _scope(self, resource: Resource, namespace: str) -> Scope:
+        return Scope(
+            gvr=resource.gvr,
+            namespace=namespace,
+            label_selector=resource.selector,
+            field_selector=self._config.field_selector,
+        )
 
     async def _kind(self, resource: Resource) -> tuple[Kind, bool]:
         """How the kind is served, once it is; and whether it was not, before."""

@@ -26,6 +26,7 @@ _TIMEOUT_SECONDS: Final = 60.0
 _CONNECT_SECONDS: Final = 10.0
 _LONGEST_LINE: Final = 32 << 20  # etcd takes 1.5 MiB as protobuf; its JSON is a few times that
 _LARGEST_ERROR: Final = 1 << 20
+_CONTENT: Final = {"POST": JSON, "PATCH": "application/merge-patch+json"}
 
 
 class Api:
@@ -45,9 +46,13 @@ class Api:
         """The JSON object at ``path`` (with its query). Raises `ApiError`."""
         return await self._whole("GET", path, None, accept)
 
-    async def post(self, path: str, body: Mapping[str, object]) -> dict[str, object]:
+    async def post(self, path: str, body: Mapping[str, object], *, accept: str = JSON) -> dict[str, object]:
         """What the server answers to ``body``. Raises `ApiError`."""
-        return await self._whole("POST", path, json.dumps(body).encode(), JSON)
+        return await self._whole("POST", path, json.dumps(body).encode(), accept)
+
+    async def patch(self, path: str, body: Mapping[str, object], *, accept: str = JSON) -> dict[str, object]:
+        """What the server answers to the members of an object that are to be others (RFC 7386). Raises `ApiError`."""
+        return await self._whole("PATCH", path, json.dumps(body).encode(), accept)
 
     def lines(self, path: str, *, accept: str = JSON, silence: float = SILENCE_SECONDS) -> Lines:
         """The lines of what is at ``path``, as they come. The request is made when the first is asked for."""
@@ -69,7 +74,7 @@ class Api:
                 method,
                 URL(approach.url + path, encoded=True),
                 data=body,
-                headers=_headers(approach, accept, body),
+                headers=_headers(approach, accept, method),
                 ssl=approach.tls if approach.tls is not None else True,
                 server_hostname=approach.server_hostname,
                 proxy=approach.proxy,
@@ -176,12 +181,12 @@ class Lines:
         return [stripped for line in whole if (stripped := line.rstrip(b"\r"))]
 
 
-def _headers(approach: Approach, accept: str, body: bytes | None) -> dict[str, str]:
+def _headers(approach: Approach, accept: str, method: str) -> dict[str, str]:
     headers = {"Accept": accept, "User-Agent": f"wellhead/{__version__}"}
     if approach.authorization:
         headers["Authorization"] = approach.authorization
-    if body is not None:
-        headers["Content-Type"] = JSON
+    if method in _CONTENT:
+        headers["Content-Type"] = _CONTENT[method]
     return headers
 
 

@@ -187,6 +187,8 @@ class Reflector:
             self._kind = await self._find()
         if do is not Do.RESUME or not self._version:
             self._counters.lists += 1
+            if self._version and not self._announce:  # a saved position without an index to compare with
+                _log.error("what happened while nobody watched is not known", extra={"watch": str(self._scope)})
             if self._watch_lists:
                 await self._watch_list()
                 return

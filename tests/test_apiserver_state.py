@@ -1,0 +1,320 @@
+"""The state in a ConfigMap: what a restart knows, how seldom it is written, what becomes of it where it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import logging
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from wellhead.errors import ConfigError
+from wellhead.kubernetes.errors import ApiError
+from wellhead.kubernetes.index import Seen
+from wellhead.kubernetes.wire import JSON
+from wellhead_adapters.apiserver.state_map import StateMap
+
+pytestmark = pytest.mark.looptime
+
+PATH: Final = "/api/v1/namespaces/ns/configmaps/state"
+FORBIDDEN: Final = ApiError(403, "Forbidden", "configmaps is forbidden")
+WATCH: Final = "pods of v1 in ns (app=web)"
+
+
+@dataclass
+class FakeConfigMap:
+    """One ConfigMap of an API server; tests/interop has the real one."""
+
+    body: dict[str, Any] | None = None
+    faults: list[ApiError] = field(default_factory=list)
+    writes: list[float] = field(default_factory=list)
+    revision: int = 0
+
+    async def get(self, path: str, /) -> Mapping[str, object]:
+        return self._found(path)
+
+    async def post(self, path: str, body: Mapping[str, object], /, *, accept: str = JSON) -> Mapping[str, object]:
+        if path != PATH.rpartition("/")[0] or self.body is not None:
+            raise ApiError(409, "AlreadyExists", "it is there")
+        return self._written({**body})
+
+    async def patch(self, path: str, body: Mapping[str, Any], /, *, accept: str = JSON) -> Mapping[str, object]:
+        found = self._found(path)
+        if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", "the object has been modified")
+        return self._written({**found, "data": body["data"], "binaryData": body["binaryData"]})
+
+    def touch(self, **data: str) -> None:
+        """Somebody else writes it."""
+        found = self._found(PATH)
+        self._written({**found, "data": {**found.get("data", {}), **data}})
+        self.writes.pop()
+
+    def _found(self, path: str) -> dict[str, Any]:
+        if self.faults:
+            raise self.faults.pop(0)
+        if path != PATH or self.body is None:
+            raise ApiError(404, "NotFound", 'configmaps "state" not found')
+        return copy.deepcopy(self.body)
+
+    def _written(self, body: dict[str, Any]) -> Mapping[str, object]:
+        if self.faults:
+            raise self.faults.pop(0)
+        self.revision += 1
+        body["metadata"] = {**body["metadata"], "resourceVersion": str(self.revision)}
+        self.body = copy.deepcopy(body)
+        self.writes.append(asyncio.get_running_loop().time())
+        return {"metadata": body["metadata"]}
+
+
+async def opened(server: FakeConfigMap, source: str = "ns/pond") -> StateMap:
+    state = StateMap(server, namespace="ns", name="state", source=source)
+    await state.open()
+    return state
+
+
+def seen(number: int, version: str = "1") -> Seen:
+    return Seen("ns", f"name-{number}", f"2f7b1c9e-0000-4000-8000-{number:012}", version)
+
+
+async def each_second(state: StateMap, seconds: int, *, put: bool) -> None:
+    for second in range(seconds):
+        state.position(WATCH, str(second))
+        if put:
+            state.put(WATCH, seen(0, str(second)))
+        await state.write()
+        await asyncio.sleep(1)
+
+
+# --- what a restart knows ---
+
+
+async def test_what_it_was_given_is_what_it_gives_back() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    assert state.take(WATCH) is None
+    for number in range(3):
+        state.put(WATCH, seen(number))
+    state.put(WATCH, seen(1, "2"))
+    state.remove(WATCH, seen(2))
+    state.position(WATCH, "7")
+    state.put("not listed to its end", seen(9))
+    await state.write()
+    again = await opened(server)
+    saved = again.take(WATCH)
+    assert saved is not None
+    assert (list(saved.index or ()), saved.version) == ([seen(0), seen(1, "2")], "7")
+    assert again.take(WATCH) is None
+    assert again.take("not listed to its end") is None
+    again.put(WATCH, seen(3))
+    await again.write()
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert list(saved.index or ()) == [seen(0), seen(1, "2"), seen(3)]
+
+
+async def test_a_watch_that_is_forgotten_leaves_nothing_behind() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    for watch in (WATCH, "other"):
+        state.put(watch, seen(0))
+        state.position(watch, "7")
+    state.forget(WATCH)
+    await state.write()
+    again = await opened(server)
+    assert again.take(WATCH) is None
+    assert again.take("other") is not None
+
+
+async def test_what_somebody_put_beside_it_stays() -> None:
+    server = FakeConfigMap({"metadata": {"name": "state", "resourceVersion": "0", "labels": {"team": "a"}}})
+    state = await opened(server)
+    state.put(WATCH, seen(0))
+    await state.write()
+    assert server.body is not None
+    assert server.body["metadata"]["labels"] == {"team": "a"}
+
+
+@pytest.mark.parametrize(
+    ("data", "octets", "problem"),
+    [
+        ({"source": "ns/other", "format": "wellhead-apiserver-2"}, b"", "is the state of 'ns/other', not of 'ns/pond'"),
+        ({"game.properties": "lives=3"}, b"", "is no state of ours"),
+        ({"source": "ns/pond", "format": "wellhead-apiserver-9"}, b"", "is no state of ours"),
+        ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, b"nonsense", "is broken"),
+        ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, zlib.compress(b"+ 9 a b c d e\n"), "is broken"),
+    ],
+)
+async def test_what_is_none_of_ours_is_told_and_left_alone(data: dict[str, str], octets: bytes, problem: str) -> None:
+    binary = {"state": base64.b64encode(octets).decode()}
+    body = {"metadata": {"resourceVersion": "1"}, "data": data, "binaryData": binary}
+    with pytest.raises(ConfigError, match="APISERVER_STATE_CONFIG_MAP") as caught:
+        await opened(FakeConfigMap(body))
+    assert problem in str(caught.value)
+
+
+# --- how often, how much ---
+
+
+async def test_it_is_written_each_five_seconds_at_most() -> None:
+    server = FakeConfigMap()
+    await each_second(await opened(server), 60, put=True)
+    assert len(server.writes) == 1 + 12
+    assert min(later - earlier for earlier, later in zip(server.writes[1:], server.writes[2:], strict=False)) == 5
+
+
+async def test_where_nothing_but_positions_move_it_is_written_each_minute_and_else_not() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    await each_second(state, 200, put=False)
+    assert len(server.writes) == 1 + 4
+    for _ in range(600):
+        await state.write()
+        await asyncio.sleep(1)
+    assert len(server.writes) == 1 + 5
+
+
+async def test_a_large_one_is_written_less_often() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    for number in range(10_000):
+        state.put(WATCH, seen(number)._replace(uid=f"{hash((number, 'a')) & (2**64 - 1):016x}" * 2))
+    await each_second(state, 60, put=True)
+    assert server.body is not None
+    octets = len(base64.b64decode(server.body["binaryData"]["state"]))
+    assert len(server.writes) == 1 + 1 + 60 // (octets // 20_000 + 1)
+
+
+async def test_the_last_one_is_written_whenever_it_is() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    for version in "12":
+        state.put(WATCH, seen(0, version))
+        state.position(WATCH, version)
+        await state.write(last=version == "2")
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert saved.version == "2"
+    await state.write(last=True)
+    assert len(server.writes) == 1 + 2
+
+
+async def test_what_has_no_room_keeps_its_position_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.state_map.MOST_OCTETS", 1000)
+    server = FakeConfigMap()
+    state = await opened(server)
+    for number in range(200):
+        state.put(WATCH, seen(number))
+    await each_second(state, 30, put=True)
+    assert caplog.text.count("the state has no room in its ConfigMap") == 1
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert (saved.index, saved.version) == (None, "25")
+    for number in range(1, 200):
+        state.remove(WATCH, seen(number))
+    await each_second(state, 10, put=False)
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert list(saved.index or ()) == [seen(0, "29")]
+
+
+# --- when it cannot be written ---
+
+
+async def test_what_could_not_be_written_is_written_later_and_not_asked_for_each_second() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    server.faults = [FORBIDDEN] * 3
+    state.put(WATCH, seen(0))
+    state.position(WATCH, "7")
+    failed = []
+    for second in range(60):
+        try:
+            await state.write()
+        except ConfigError as error:
+            failed.append(second)
+            assert "'ns/state' cannot be written: 403 Forbidden" in str(error)  # noqa: PT017 - each of them
+        await asyncio.sleep(1)
+    assert failed == [0, 5, 15]
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert (list(saved.index or ()), saved.version) == ([seen(0)], "7")
+
+
+async def test_somebody_else_who_writes_it_too_is_told_of_once_and_does_not_stop_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    for version in "123":
+        server.touch()
+        state.put(WATCH, seen(0, version))
+        state.position(WATCH, version)
+        await state.write(last=True)
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert saved.version == "3"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_a_write_that_was_cancelled_or_whose_answer_was_lost_is_nobody_elses(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    state.put(WATCH, seen(0))
+    state.position(WATCH, "7")
+    patch = server.patch
+
+    async def deaf(path: str, body: Mapping[str, Any], /, *, accept: str = JSON) -> Mapping[str, object]:
+        await patch(path, body, accept=accept)
+        await asyncio.sleep(1000)
+        return {}
+
+    monkeypatch.setattr(server, "patch", deaf)
+    writing = asyncio.create_task(state.write())
+    await asyncio.sleep(10)
+    writing.cancel()
+    await asyncio.wait({writing})
+    monkeypatch.setattr(server, "patch", patch)
+    await state.write(last=True)
+    assert len(server.writes) == 1 + 2
+    assert not caplog.records
+
+
+async def test_it_does_not_write_over_the_state_of_another_source_that_came_later() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    server.touch(source="ns/other", format="wellhead-apiserver-2")
+    state.put(WATCH, seen(0))
+    with pytest.raises(ConfigError, match="is the state of 'ns/other'"):
+        await state.write()
+    assert server.body is not None
+    assert server.body["data"]["source"] == "ns/other"
+    await asyncio.sleep(100)
+    with pytest.raises(ConfigError, match="is the state of 'ns/other'"):
+        await state.write()
+
+
+async def test_one_that_is_deleted_is_made_anew() -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    server.body = None
+    state.put(WATCH, seen(0))
+    state.position(WATCH, "7")
+    await state.write()
+    assert (await opened(server)).take(WATCH) is not None
+
+
+async def test_one_that_cannot_be_read_or_made_is_not_taken_for_an_empty_one() -> None:
+    with pytest.raises(ApiError, match="Forbidden"):
+        await opened(FakeConfigMap(faults=[FORBIDDEN]))
+    with pytest.raises(ApiError, match="Forbidden"):
+        await opened(FakeConfigMap(faults=[ApiError(404, "NotFound", "…"), FORBIDDEN]))
