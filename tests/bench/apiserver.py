@@ -120,8 +120,8 @@ class _Bench:
     def sample(self, command: Callable[[str], Sequence[str]]) -> Sample:
         """A namespace of its own, a program, and everything that is measured of it."""
         namespace = self._namespace()
-        with _running(command(namespace), self._kube.port) as (process, ready_ms):
-            idle = _resident_mib(process.pid)
+        with running(command(namespace), self._kube.port) as (process, ready_ms):
+            idle = resident_mib(process.pid)
             self._receiver.clear()
             process.send_signal(signal.SIGSTOP)
             self._create(namespace, self._objects)
@@ -130,7 +130,7 @@ class _Bench:
             self._receiver.wait(self._objects, _WAIT_SECONDS)
             drained = time.perf_counter() - began
             cpu = (cpu_seconds(process.pid) or 0.0) - before
-            full = _resident_mib(process.pid)
+            full = resident_mib(process.pid)
             late = sorted(self._latencies(namespace))
         return Sample(
             ready_ms=ready_ms,
@@ -146,11 +146,11 @@ class _Bench:
         """Resident memory of a program that was started with so many objects there, and told of one more."""
         namespace = self._namespace()
         self._create(namespace, objects)
-        with _running(command(namespace), self._kube.port) as (process, _):
+        with running(command(namespace), self._kube.port) as (process, _):
             self._receiver.clear()
             _post(self._connection(), namespace, "one-more")
             self._receiver.wait(1, _WAIT_SECONDS)
-            return _resident_mib(process.pid)
+            return resident_mib(process.pid)
 
     def _namespace(self) -> str:
         self._number += 1
@@ -194,7 +194,7 @@ def _post(connection: http.client.HTTPSConnection, namespace: str, name: str) ->
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+def running(command: Sequence[str], port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """The program, once it says that it is ready, and the milliseconds that took."""
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -228,6 +228,6 @@ def _running(command: Sequence[str], port: int) -> Iterator[tuple[subprocess.Pop
         reader.join()
 
 
-def _resident_mib(pid: int) -> float:
+def resident_mib(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)

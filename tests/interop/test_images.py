@@ -18,6 +18,9 @@ import yaml
 from aiokafka import AIOKafkaProducer
 from tests.interop.images import CHECKOUT, Images, ImagesMissing, project_version
 from tests.interop.kafka_cluster import PASSWORD, USER, create_topic
+from tests.interop.kube import ApiProblem
+from tests.interop.test_kubernetes_pods import RECORDED, apply_ours
+from tests.interop.test_kubernetes_sinks import allow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,13 +28,15 @@ if TYPE_CHECKING:
 
     from tests.interop.images import Container, Program
     from tests.interop.kafka_cluster import Cluster
+    from tests.interop.kube import Kube
 
-TARGETS: Final = ("heartbeat", "ping", "gitlab", "kafka", "display")
+TARGETS: Final = ("heartbeat", "ping", "gitlab", "kafka", "apiserver", "display")
 STARTED: Final = {
     "heartbeat": "source is ready",
     "ping": "source is ready",
     "gitlab": "source is ready",
     "kafka": "source is ready",
+    "apiserver": "source is ready",
     "display": "the event display is open",
 }
 MODULE: Final = {
@@ -40,12 +45,14 @@ MODULE: Final = {
     "gitlab": "wellhead_adapters.gitlab.adapter",
     "ping": "wellhead_adapters.ping.adapter",
     "kafka": "wellhead_adapters.kafka.reading",
+    "apiserver": "wellhead_adapters.apiserver.watches",
 }
 PORT: Final = {
     "heartbeat": "HEALTH_PORT",
     "gitlab": "HEALTH_PORT",
     "ping": "HEALTH_PORT",
     "kafka": "HEALTH_PORT",
+    "apiserver": "HEALTH_PORT",
     "display": "PORT",
 }  # what moves the port that probes ask
 
@@ -59,9 +66,8 @@ SOURCE: Final = "https://knative.dev/eventing-contrib/cmd/heartbeats/#springs/be
 MANIFESTS: Final = [
     path
     for path in sorted((CHECKOUT / "manifests").glob("*.yaml"))
-    # Those of apiserver run as pods against a real API server (test_kubernetes_pods.py). That of gitlab registers with a
-    # GitLab that is not here: its image is started as Knative's controller does.
-    if "image: wellhead/" in path.read_text() and not path.stem.startswith(("apiserver", "gitlab"))
+    # That of gitlab registers with a GitLab that is not here: its image is started as Knative's controller does.
+    if "image: wellhead/" in path.read_text() and not path.stem.startswith("gitlab")
 ]
 PYTHON: Final = "/opt/wellhead/bin/python"
 INSTALLERS: Final = ("pip", "setuptools", "wheel", "ensurepip", "hatchling")
@@ -103,12 +109,19 @@ def display(images: Images) -> Iterator[Program]:
 
 
 @pytest.fixture
-def environment(target: str, display: Program, request: pytest.FixtureRequest) -> Mapping[str, str]:
+def environment(
+    target: str, container: Container, display: Program, request: pytest.FixtureRequest
+) -> Mapping[str, str]:
     """What the target needs to run well."""
     if target == "display":
         return {"PORT": "0"}
     if target == "kafka":
         return {**of_kafka(request.getfixturevalue("kafka")), "K_SINK": sink_of(display), "HEALTH_PORT": "0"}
+    if target == "apiserver":
+        kube = request.getfixturevalue("kube")
+        as_pod = in_a_pod(kube, container, "image", "default")
+        allow(kube, "default", "image", {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]})
+        return {**as_pod, "RESOURCES": "v1:Pod", "K_SINK": sink_of(display), "HEALTH_PORT": "0"}
     if target == "gitlab":  # as Knative's controller starts it
         own = {"GITLAB_SECRET_TOKEN": "s3cret", "GITLAB_EVENT_SOURCE": "https://gitlab.example.com/group/project"}
         return {"K_SINK": sink_of(display), **own}
@@ -157,6 +170,42 @@ def test_a_record_of_kafka_is_printed_by_the_display(images: Images, display: Pr
         assert program.wait(STOP_SECONDS) == 0, program.printed()
     assert "  type: dev.knative.kafka.event" in lines
     assert f"  source: /apis/v1/namespaces/default/kafkasources/kafka#{TOPIC}" in lines
+
+
+def test_a_change_of_kubernetes_is_printed_by_the_display_from_the_deployment_of_knatives_controller(
+    images: Images, display: Program, kube: Kube
+) -> None:
+    template = json.loads(RECORDED.read_text())["spec"]["template"]["spec"]
+    (declared,) = template["containers"]
+    namespace = kube.namespace("images")
+    fields = {"metadata.namespace": namespace}
+    variables = {
+        each["name"]: each["value"] if "value" in each else fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
+        for each in declared["env"]
+    }
+    watched = {"apiGroups": [""], "resources": ["configmaps", "pods"], "verbs": ["get", "list", "watch"]}
+    kube.service_account("watcher", namespace)
+    allow(kube, namespace, "watcher", watched)
+    # What of it is this machine's: where the sink is, and that the namespace it watches is another.
+    variables |= {
+        "K_SINK": sink_of(display),
+        "K_SOURCE_CONFIG": variables["K_SOURCE_CONFIG"].replace('"kn"', '"images"'),
+    }
+    with images.container(images.build("apiserver")) as watching:
+        program = started("apiserver", watching, {**in_a_pod(kube, watching, "watcher", namespace), **variables})
+        (port,) = (each["containerPort"] for each in declared["ports"] if each["name"] == "probes")
+        for probe in ("readinessProbe", "livenessProbe"):
+            assert status_of(port, f"/{declared[probe]['httpGet']['path']}") in range(200, 400), probe
+        metadata = {"name": "chosen", "namespace": namespace, "labels": {"app": "lab"}}
+        kube.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        lines = display.stdout.wait_for_line(
+            f"subject: /apis/v1/namespaces/{namespace}/configmaps/chosen", START_SECONDS
+        )
+        program.send_signal(SIGTERM)
+        assert program.wait(STOP_SECONDS) == 0, program.printed()
+    assert declared["securityContext"]["readOnlyRootFilesystem"]  # as `started` runs it
+    assert "  type: dev.knative.apiserver.resource.add" in lines
+    assert f"  source: {kube.url}" in lines
 
 
 def test_a_layer_of_ones_own_configures_what_a_controller_lets_nobody_configure(
@@ -229,6 +278,10 @@ def test_it_starts_from_the_manifest_and_answers_its_probes(
         assert f"{port}/tcp" in made.config.ports
         if target == "kafka":
             variables |= as_in_a_cluster(request.getfixturevalue("kafka"), made)
+        if target == "apiserver":
+            kube = request.getfixturevalue("kube")
+            apply_ours(kube, kube.namespace(POD["POD_NAMESPACE"]))
+            variables |= in_a_pod(kube, made, "apiserver", POD["POD_NAMESPACE"])
         program = made.start(*declared.get("args", []), environment=variables)
         program.stderr.wait_for_line(STARTED[target], START_SECONDS)
         for probe in ("readinessProbe", "livenessProbe"):
@@ -350,6 +403,14 @@ def as_in_a_cluster(kafka: Cluster, container: Container) -> dict[str, str]:
     for name, text in files.items():
         (mounted / name).write_text(text)
     return {"KAFKA_BOOTSTRAP_SERVERS": kafka.servers("SASL_TLS")}
+
+
+def in_a_pod(kube: Kube, container: Container, account: str, namespace: str) -> dict[str, str]:
+    """What a kubelet tells a pod of the API server, and the files of its ServiceAccount, which is made if need be."""
+    with contextlib.suppress(ApiProblem):  # it is there
+        kube.service_account(account, namespace)
+    kube.pod_folder(container.root / "run/secrets/kubernetes.io/serviceaccount", account, namespace)
+    return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(kube.port)}
 
 
 async def produce(kafka: Cluster, value: bytes) -> None:

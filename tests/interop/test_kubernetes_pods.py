@@ -98,12 +98,13 @@ def apply_ours(kube: Kube, namespace: str) -> Mapping[str, Json]:
         for subject in document.get("subjects", []):
             subject["namespace"] = namespace  # as `kubectl apply -n` does not; the API server asks for it
         kube.apply(document)
+    deployment: Mapping[str, Json]
     (deployment,) = (one for one in documents if one["kind"] == "Deployment")
     return deployment
 
 
 def words(event: CloudEvent) -> str:
-    return f"{event.type.rpartition('.')[2]} {event.extensions['name']}"
+    return f"{event.type.rpartition('.')[2]} {event.extensions['name']!s}"
 
 
 def a_pod(namespace: str, name: str = "frog") -> Mapping[str, Json]:
