@@ -8,15 +8,12 @@ import json
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from tests.process import HEARTBEAT, POD, REFUSED_URL, WELLHEAD, Program, dead_pipe, run, started
 
 from wellhead.testing import Answer, Behaviour, Garbage, HalfAnswer, Hang, RecordingSink, Reset
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECRET = "hunter2"
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -305,3 +302,15 @@ def logged(it: Program) -> list[dict[str, object]]:
 def free_port() -> int:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="only Linux says it")
+async def test_as_many_files_are_open_as_the_machine_allows() -> None:
+    """As Go's programs have it: a source of a thousand namespaces needs thousands of connections, a shell allows 1024."""
+    words = ("sh", "-ec", 'ulimit -S -n 64; exec "$@"', "sh", *HEARTBEAT)
+    async with started(*words, env={"K_SINK": REFUSED_URL, **POD}) as program:
+        await program.stderr.line("source is ready")
+        limits = Path(f"/proc/{program.process.pid}/limits").read_text()
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+    soft, hard = line.split()[3:5]
+    assert soft == hard

@@ -292,18 +292,6 @@ def test_an_adapter_says_how_many_tries_it_has_at_once_where_nobody_else_does(
     assert said == [most]
 
 
-def test_the_system_is_asked_for_as_many_connections_as_are_wanted() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
-    try:
-        _allow_connections(100)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
-        _allow_connections(10)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_a_system_that_gives_too_few_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     _allow_connections(10_000_000)

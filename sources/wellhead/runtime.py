@@ -7,7 +7,6 @@ import contextlib
 import enum
 import logging
 import os
-import resource
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from .log import LogLevel, configure
 from .metrics import adapter_metrics, sink_metrics
 from .refs import Refs
 from .settings import DeliverySettings, EventMode, HeaderValues, ProcessSettings, SinkSettings, TransportChoice
+from .startup import open_many_files
 from .transport.proxies import proxies
 
 if TYPE_CHECKING:
@@ -292,17 +292,9 @@ def _new_transport(process: ProcessSettings) -> Transport:
 
 
 def _allow_connections(number: int) -> None:
-    """Have the system let us open so many connections: what a shell allows at first (1,024 files) is meant for shells."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = number + _OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    except (ValueError, OSError):  # macOS says that there is no limit, and has one
-        allowed = soft
-    if allowed < wanted:
+    """Have the system let us open as many files as it can; told where so many connections are more than that."""
+    allowed = open_many_files()
+    if allowed is not None and allowed < number + _OTHER_FILES:
         _log.warning("the system lets us open too few files", extra={"allowed": allowed, "connections": number})
 
 
