@@ -8,6 +8,7 @@ import json
 import signal
 from typing import TYPE_CHECKING, Final
 
+import trustme
 from tests.interop.test_kubernetes_sinks import allow, crd
 from tests.process import WELLHEAD, Program, started
 
@@ -253,3 +254,83 @@ async def test_a_kind_that_goes_and_comes_again_is_followed(kube: Kube, tmp_path
         kube.create({**frog, "data": {"n": "2"}})
         events = await sink.accepted(3)
     assert [event.type.rpartition(".")[2] for event in events] == ["add", "delete", "add"]
+
+
+async def test_objects_of_a_megabyte_and_names_of_any_letters_arrive_whole(kube: Kube, tmp_path: Path) -> None:
+    place = Place(kube, "strange", tmp_path)
+    roles = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["get", "list", "watch"]}
+    allow(kube, "strange", "frog", READER, roles)
+    name = 'system:frög "<pond>" 100'
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}}
+    flags = (*RESOURCE, "--resource", "rbac.authorization.k8s.io/v1:Role")
+    async with RecordingSink() as sink, place.watching(sink, *flags):
+        place.kube.request("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/strange/roles", role)
+        (event,) = await sink.accepted(1)
+        assert event.extensions["name"] == name
+        assert event.subject == f"/apis/rbac.authorization.k8s.io/v1/namespaces/strange/roles/{name}"
+        assert json.loads(event.data or b"")["metadata"]["name"] == name
+        text = "ü" * 500_000
+        place.kube.create(config_map("strange", "large", text=text))
+        _, event = await sink.accepted(2)
+        assert json.loads(event.data or b"")["data"] == {"text": text}
+
+
+async def test_a_wrong_ca_and_a_token_of_nobody_are_told_and_waited_out(kube: Kube, tmp_path: Path) -> None:
+    place = Place(kube, "strangers", tmp_path)
+    config = tmp_path / "config"
+    good = config.read_text()
+    (tmp_path / "other.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    foreign = kube.kubeconfig(config, token="of-another-cluster").read_text()
+    config.write_text(good.replace(str(kube.ca_file), str(tmp_path / "other.pem")))
+    env = {"KUBECONFIG": str(config), "NAMESPACE": "strangers", "HEALTH_PORT": "0"}
+    async with (
+        RecordingSink() as sink,
+        started(WELLHEAD, "apiserver", *RESOURCE, "--sink", sink.url, env=env) as program,
+    ):
+        await program.stderr.line("certificate verify failed")
+        config.write_text(foreign)
+        await program.stderr.line("401 Unauthorized")
+        assert "source is ready" not in program.stderr.text
+        assert "of-another-cluster" not in program.stderr.text
+        config.write_text(good)
+        await program.stderr.line("source is ready")
+        place.put("a", x="1")
+        await sink.accepted(1)
+
+
+async def test_a_namespace_that_gets_the_labels_is_watched_from_then_on_without_a_restart(
+    kube: Kube, tmp_path: Path
+) -> None:
+    place = Place(kube, "chosen", tmp_path)
+    rbac = "rbac.authorization.k8s.io"
+    rules = [READER, {**READER, "resources": ["namespaces"]}]
+    kube.apply({"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": "follower"}, "rules": rules})
+    kube.apply(
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "follower"},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "follower"},
+            "subjects": [{"kind": "ServiceAccount", "name": "frog", "namespace": "chosen"}],
+        }
+    )
+    for name in ("joins", "stays-out"):
+        kube.namespace(name)
+    async with RecordingSink() as sink, place.watching(sink, *RESOURCE, "--namespace-selector", "pond=yes"):
+        kube.create(config_map("joins", "too-early"))
+        labelled = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "joins", "labels": {"pond": "yes"}}}
+        kube.apply(labelled)
+        number = 0
+        while not sink.events:  # when it hears of the label is its own matter
+            number += 1
+            kube.create(config_map("joins", f"joined-{number}"))
+            kube.create(config_map("stays-out", f"other-{number}"))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await sink.accepted(1)
+        kube.create({**labelled, "metadata": {"name": "made", "labels": {"pond": "yes"}}})
+        kube.create(config_map("made", "first"))
+        while sink.events[-1].extensions["name"] != "first":
+            await sink.accepted(len(sink.events) + 1)
+    assert {event.extensions["namespace"] for event in sink.events} == {"joins", "made"}
+    assert "too-early" not in {event.extensions["name"] for event in sink.events}
