@@ -297,6 +297,30 @@ async def test_an_exec_plugin_is_asked_again_after_a_401(tmp_path: Path) -> None
         await api.aclose()
 
 
+async def test_an_exec_plugin_runs_once_for_all_who_ask_at_once(tmp_path: Path) -> None:
+    runs, plugin = tmp_path / "runs", tmp_path / "plugin"
+    says = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "T"}}
+    plugin.write_text(f"#!/bin/sh\necho >> {runs}\necho '{json.dumps(says)}'\n")
+    plugin.chmod(0o755)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "args": []}}
+    cluster = KubeconfigCluster(kubeconfig(tmp_path / "config", "http://127.0.0.1:1", user))
+    for anew in (False, True):
+        found = await asyncio.gather(*(cluster.approach(anew=anew) for _ in range(20)))
+        assert {one.authorization for one in found} == {"Bearer T"}
+    assert len(runs.read_text()) == 2
+
+
+async def test_an_exec_plugin_that_hangs_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wellhead.kubernetes.kubeconfig._LOAD_SECONDS", 0.1)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["3"]}}
+    cluster = KubeconfigCluster(kubeconfig(tmp_path / "config", "http://127.0.0.1:1", user))
+    with pytest.raises(ApiError, match="no credentials within") as caught:
+        await cluster.approach()
+    assert caught.value.reason == CREDENTIALS
+
+
 @pytest.mark.parametrize("content", ["", "{}", "- a", "current-context: none", "{"])
 async def test_a_kubeconfig_that_is_none_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config"

@@ -5,6 +5,7 @@ kubernetes-asyncio reads it; its import, half of what a source weighs, happens o
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from kubernetes_asyncio.client import Configuration
 
+_LOAD_SECONDS: Final = 300.0
+"""How long what a kubeconfig starts may take: it may ask a person to log in."""
 _FRESH_SECONDS: Final = 60.0
 """How long credentials that do not say when they expire are used before the kubeconfig is asked again."""
 
@@ -43,17 +46,39 @@ class KubeconfigCluster:
         self._context = context
         self._proxies = Proxies(environment or {})
         self._approach: Approach | None = None
+        self._loading = asyncio.Lock()
+        self._loads = 0
         self._stamps: tuple[Stamp | None, ...] = ()
         self._until = 0.0
         self._tls_of: tuple[object, ...] = ()
         self._tls: ssl.SSLContext | None = None
 
     async def approach(self, *, anew: bool = False) -> Approach:
-        stamps = tuple(stamp(Path(path)) for path in self._paths.split(os.pathsep))
-        if anew or self._approach is None or stamps != self._stamps or time.time() >= self._until:
-            self._approach = await self._load()
-            self._stamps = stamps
-        return self._approach
+        loads = self._loads
+        if not anew and self._approach is not None and self._is_fresh():
+            return self._approach
+        async with self._loading:
+            # Who waited for another's load has what that brought: a thousand watches start a plugin once.
+            if self._approach is None or (loads == self._loads and (anew or not self._is_fresh())):
+                stamps = self._stamps_now()
+                self._approach = await self._load_in_time()
+                self._stamps = stamps
+                self._loads += 1
+            return self._approach
+
+    def _is_fresh(self) -> bool:
+        return time.time() < self._until and self._stamps_now() == self._stamps
+
+    def _stamps_now(self) -> tuple[Stamp | None, ...]:
+        return tuple(stamp(Path(path)) for path in self._paths.split(os.pathsep))
+
+    async def _load_in_time(self) -> Approach:
+        try:
+            async with asyncio.timeout(_LOAD_SECONDS):
+                return await self._load()
+        except TimeoutError:
+            what = f"kubeconfig {self._paths}: no credentials within {_LOAD_SECONDS:.0f} s"
+            raise ApiError(0, CREDENTIALS, what) from None
 
     async def _load(self) -> Approach:
         from kubernetes_asyncio.client import Configuration  # noqa: PLC0415 - heavy
