@@ -165,7 +165,7 @@ class FakeCluster:
         return [
             one
             for (of, within, _), one in sorted(self.objects.items())
-            if of == resource and namespace in ("", within) and selector.matches(_labels(one))
+            if of == resource and namespace in ("", within) and selector.matches(_labels(one)) and _is_meant(one, query)
         ]
 
     def _asked(self, target: str) -> None:
@@ -204,6 +204,11 @@ class FakeStream:
         self._target = target
         self._accept = accept
         self._lines: asyncio.Queue[bytes | ApiError | None] = asyncio.Queue()
+
+    @property
+    def resource(self) -> str:
+        """What is watched."""
+        return self._cluster.served(_split(self._target)[0])[0]
 
     async def open(self) -> None:
         await asyncio.sleep(0)
@@ -356,6 +361,12 @@ def _status(error: ApiError) -> Response:
 def _split(target: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(target)
     return parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()}
+
+
+def _is_meant(body: Object, query: dict[str, str]) -> bool:
+    """By the one field selector that is known here."""
+    wanted = query.get("fieldSelector", "").partition("metadata.name=")[2]
+    return wanted in ("", body["metadata"]["name"])
 
 
 def _labels(body: Object) -> dict[str, str]:

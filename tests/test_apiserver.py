@@ -213,6 +213,76 @@ async def test_namespaces_by_selector_are_followed_as_they_come_and_go(reach: Re
 
 
 @pytest.mark.looptime
+async def test_what_is_in_a_new_namespace_is_told_though_word_of_the_namespace_comes_late() -> None:
+    cluster = FakeCluster()
+    async with watches(cluster, config(namespace_selector=parse_labels("team=a"), reach=Reach.CLUSTER)) as source:
+        cluster.standing["namespaces?watch"] = ApiError(503, "ServiceUnavailable", "…")
+        for stream in tuple(cluster.streams):
+            if stream.resource == "namespaces":
+                stream.end()
+        cluster.put("namespaces", "new", "", metadata={"labels": {"team": "a"}})
+        cluster.put("namespaces", "other", "")
+        cluster.put("pods", "in-new", "new")
+        cluster.put("pods", "in-other", "other")
+        cluster.put("pods", "in-none", "gone-long-since")
+        await source.settled()
+        assert source.told == ["add new/in-new"]
+        del cluster.standing["namespaces?watch"]
+        await source.settled()
+        cluster.put("pods", "later", "new")
+        await source.settled()
+    assert source.told == ["add new/in-new", "add new/later"]
+
+
+@pytest.mark.looptime
+async def test_deletes_that_are_found_long_after_their_namespace_was_deleted_are_told() -> None:
+    cluster = FakeCluster()
+    cluster.put("namespaces", "brief", "", metadata={"labels": {"team": "a"}})
+    async with watches(cluster, config(namespace_selector=parse_labels("team=a"), reach=Reach.CLUSTER)) as source:
+        cluster.put("pods", "p", "brief")
+        await source.settled()
+        cluster.standing["/pods"] = ApiError(403, "Forbidden", "pods is forbidden")
+        for stream in tuple(cluster.streams):
+            if stream.resource == "pods":
+                cluster.streams.discard(stream)
+                stream.end()
+        cluster.remove("pods", "p", "brief")
+        cluster.remove("namespaces", "brief", "")
+        await source.settled()
+        await source.settled()
+        cluster.standing.clear()
+        await source.settled()
+    assert source.told == ["add brief/p", "delete brief/p"]
+
+
+@pytest.mark.looptime
+async def test_of_the_other_namespaces_of_a_shared_watch_nothing_is_kept(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    for namespace in ("a", "other"):
+        cluster.put("pods", "p", namespace)
+    of = config(namespaces=("a", "b"), reach=Reach.CLUSTER, state_file=tmp_path / "state")
+    teller = Teller(
+        FakeSink(),
+        of,
+        Origin(source="s", namespace="n", name="n", mode=Mode.REFERENCE),
+        SystemClock(),
+        StateFile(tmp_path / "state"),
+    )
+    task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), lambda: None).run())
+    await asyncio.sleep(5)
+    cluster.put("pods", "q", "a")
+    cluster.put("pods", "q", "other")
+    await asyncio.sleep(5)
+    await teller.write()
+    task.cancel()
+    await asyncio.wait({task})
+    saved = StateFile(tmp_path / "state").take("pods of v1")
+    assert saved is not None
+    assert [(seen.namespace, seen.name) for seen in saved.index or ()] == [("a", "p"), ("a", "q")]
+    assert saved.version == str(cluster.revision)
+
+
+@pytest.mark.looptime
 async def test_a_kind_that_is_not_served_yet_holds_up_nothing_and_all_of_it_is_new_when_it_is() -> None:
     cluster = FakeCluster()
     kinds = cluster.kinds.pop("/apis/lab.example/v1")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from wellhead.kubernetes.change import Operation, metadata_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from wellhead.kubernetes.change import Change
     from wellhead.kubernetes.index import Seen
@@ -17,17 +17,28 @@ if TYPE_CHECKING:
 _STRAGGLERS_SECONDS: Final = 30.0
 """How long what happened in a namespace that was deleted may still be on its way to us."""
 _UNKNOWN_SECONDS: Final = 5.0
-"""How long to wait for word of a namespace from which a change came before it."""
+"""How long to wait for word of a namespace from which a change came before it; then the API server is asked."""
+_MOST_GONE: Final = 10_000
+"""So many namespaces that are no more are remembered as having been chosen."""
 
 
 class Namespaces:
     """A `Receiver` of all namespaces: who is told of them knows which are chosen."""
 
-    def __init__(self, selector: LabelSelector, is_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        selector: LabelSelector,
+        labels: Callable[[str], Awaitable[Mapping[str, str] | None]],
+        *,
+        is_ready: Callable[[], None],
+    ) -> None:
+        """``labels`` asks for those that a namespace has; None where it is not there."""
         self.chosen: set[str] = set()
         self.new: set[str] = set()
         """Those that were made since we look: nothing in them is older than our watch."""
+        self._gone: dict[str, None] = {}
         self._selector = selector
+        self._labels = labels
         self._is_ready = is_ready
         self._known: set[str] = set()
         self._listed = False
@@ -44,15 +55,26 @@ class Namespaces:
             self._waiters.discard(waiter)
 
     async def is_chosen(self, name: str) -> bool:
-        """Whether changes in this namespace are wanted. Word of a namespace may come after word of what is in it."""
+        """Whether changes in this namespace are wanted. Word of a namespace may come after word of what is in it, and
+        that its objects are gone long after that it is.
+        """
+        if name in self._gone:
+            return True
         if name not in self._known and name not in self.chosen:
             try:
                 async with asyncio.timeout(_UNKNOWN_SECONDS):
                     while name not in self._known:
                         await self.changed()
             except TimeoutError:
-                self._known.add(name)  # deleted long since; waited for once
+                await self._ask(name)
         return name in self.chosen
+
+    async def _ask(self, name: str) -> None:
+        labels = await self._labels(name)
+        if labels is not None:
+            self._known.add(name)
+            if self._selector.matches(labels):
+                self.chosen.add(name)
 
     async def take(self, change: Change) -> None:
         name = change.seen.name
@@ -64,6 +86,7 @@ class Namespaces:
             if name not in self._known and self._listed:
                 self.new.add(name)
             self._known.add(name)
+            self._gone.pop(name, None)
             labels = metadata_of(change.object).get("labels")
             is_meant = self._selector.matches(labels if isinstance(labels, dict) else {})
             (self.chosen.add if is_meant else self.chosen.discard)(name)
@@ -87,7 +110,11 @@ class Namespaces:
 
     def _forget(self, name: str) -> None:
         if name not in self._known:
-            self.chosen.discard(name)
+            if name in self.chosen:
+                self.chosen.discard(name)
+                self._gone[name] = None
+                if len(self._gone) > _MOST_GONE:
+                    del self._gone[next(iter(self._gone))]
             self.new.discard(name)
             self._tell()
 

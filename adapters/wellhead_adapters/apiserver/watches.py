@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING, Final, Never, TypeVar
 
 from wellhead.errors import WellheadError
+from wellhead.kubernetes.change import metadata_of
 from wellhead.kubernetes.discovery import Discovery
 from wellhead.kubernetes.errors import ApiError
 from wellhead.kubernetes.kinds import Gvr, Kind, query
@@ -19,7 +20,7 @@ from .config import Initial, Reach
 from .namespaces import Namespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from wellhead.kubernetes.reflector import ApiServer, WatchCounters
 
@@ -85,7 +86,19 @@ class Watches:
         if self._subject.namespace_selector is None:
             return None
         self._awaited.add(str(_NAMESPACES))
-        return Namespaces(self._subject.namespace_selector, lambda: self._is_ready(str(_NAMESPACES)))
+        return Namespaces(
+            self._subject.namespace_selector, self._labels, is_ready=lambda: self._is_ready(str(_NAMESPACES))
+        )
+
+    async def _labels(self, namespace: str) -> Mapping[str, str] | None:
+        """The labels of a namespace; None where it is not there. Takes the right to list, as its watch does."""
+        path = query("/api/v1/namespaces", fieldSelector=f"metadata.name={namespace}")
+        answer = await self._patiently(lambda: self._api.get(path, accept=METADATA_LIST), f"looking at {namespace}")
+        items = answer.get("items")
+        for item in items if isinstance(items, list) else ():
+            labels = metadata_of(item).get("labels")
+            return labels if isinstance(labels, dict) else {}
+        return None
 
     def _is_ready(self, what: str) -> None:
         if self._awaited:
@@ -112,7 +125,12 @@ class Watches:
                 return name in names
 
             await self._watch(
-                resource, "", announce=announce, chosen=chosen, ready=lambda: self._is_ready(str(resource))
+                resource,
+                "",
+                announce=announce,
+                only=names,
+                chosen=chosen,  # a saved index may know others
+                ready=lambda: self._is_ready(str(resource)),
             )
             return
         waiting = set(names)
@@ -170,10 +188,11 @@ class Watches:
         *,
         announce: bool,
         ready: Callable[[], None],
+        only: frozenset[str] = frozenset(),
         chosen: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """One watch, from where it was left if that is known."""
-        scope = self._scope(resource, namespace)
+        scope = self._scope(resource, namespace, only)
         state = self._teller.state
         saved = state.take(str(scope)) if state is not None else None
         version = saved.version if saved is not None else ""
@@ -195,10 +214,11 @@ class Watches:
         finally:
             told.end()
 
-    def _scope(self, resource: Resource, namespace: str) -> Scope:
+    def _scope(self, resource: Resource, namespace: str, only: frozenset[str] = frozenset()) -> Scope:
         return Scope(
             gvr=resource.gvr,
             namespace=namespace,
+            only=only,
             label_selector=resource.selector,
             field_selector=self._config.field_selector,
         )

@@ -84,8 +84,14 @@ class Scope:
     gvr: Gvr
     namespace: str = ""
     """Empty: the whole cluster."""
+    only: frozenset[str] = frozenset()
+    """Of the whole cluster, what is in these namespaces; empty: all."""
     label_selector: str = ""
     field_selector: str = ""
+
+    def holds(self, namespace: str) -> bool:
+        """Whether what is in this namespace is to be told."""
+        return not self.only or namespace in self.only
 
     def __str__(self) -> str:
         where = f" in {self.namespace}" if self.namespace else ""
@@ -291,6 +297,8 @@ class Reflector:
     async def _listed(self, body: Mapping[str, object], line: bytes | None) -> None:
         """An object of a list: tell what happened since it was last seen."""
         now = seen(body, self._manner.digest)
+        if not self._scope.holds(now.namespace):
+            return
         known = self._index.get(now.namespace, now.name)
         for operation in listed(now, known):
             if not self._announce:
@@ -314,6 +322,8 @@ class Reflector:
     async def _changed(self, operation: Operation, body: Mapping[str, object], line: bytes) -> None:
         """A change of the stream, told unless it is known."""
         now = seen(body, self._manner.digest if operation is not Operation.DELETE else None)
+        if not self._scope.holds(now.namespace):
+            return
         known = self._index.get(now.namespace, now.name)
         if told_before(operation, now.version, known):
             return
