@@ -30,7 +30,7 @@ from wellhead_adapters.apiserver.config import ApiServerConfig, Initial, Orderin
 from wellhead_adapters.apiserver.events import Origin
 from wellhead_adapters.apiserver.lanes import Lanes
 from wellhead_adapters.apiserver.ledger import Ledger
-from wellhead_adapters.apiserver.state import StateFile
+from wellhead_adapters.apiserver.state import State, StateFile
 from wellhead_adapters.apiserver.subject import Mode, parse_resources, parse_source_config
 from wellhead_adapters.apiserver.teller import Teller
 from wellhead_adapters.apiserver.wanted import UpdateData
@@ -72,11 +72,11 @@ class Source:
 
 
 @asynccontextmanager
-async def watches(cluster: FakeCluster, of: ApiServerConfig) -> AsyncIterator[Source]:
+async def watches(cluster: FakeCluster, of: ApiServerConfig, state: State | None = None) -> AsyncIterator[Source]:
     """The watches, ready."""
     sink, is_ready = FakeSink(), asyncio.Event()
     origin = Origin(source="https://api", namespace="ns", name="source", mode=of.subject.mode, copies=of.copies)
-    teller = Teller(sink, of, origin, SystemClock(), None)
+    teller = Teller(sink, of, origin, SystemClock(), state)
     task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run(), name="watches")
     ready = asyncio.create_task(is_ready.wait())
     await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -235,10 +235,38 @@ async def test_what_is_in_a_new_namespace_is_told_though_word_of_the_namespace_c
 
 
 @pytest.mark.looptime
-async def test_deletes_that_are_found_long_after_their_namespace_was_deleted_are_told() -> None:
+@pytest.mark.parametrize("reach", [Reach.CLUSTER, Reach.NAMESPACE])
+async def test_of_a_namespace_that_is_deleted_while_nobody_runs_the_objects_are_told_to_be_gone(
+    tmp_path: Path, reach: Reach
+) -> None:
+    cluster = FakeCluster()
+    for name in ("brief", "stays", "leaves"):
+        cluster.put("namespaces", name, "", metadata={"labels": {"team": "a"}})
+    cluster.put("namespaces", "other", "")
+    of = config(namespace_selector=parse_labels("team=a"), reach=reach)
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        for name in ("brief", "stays", "leaves", "other"):
+            cluster.put("pods", "p", name)
+        await source.settled()
+        await source.teller.write()
+        assert sorted(source.told) == ["add brief/p", "add leaves/p", "add stays/p"]
+    for name in ("brief", "other"):
+        cluster.remove("pods", "p", name)
+        cluster.remove("namespaces", name, "")
+    cluster.put("namespaces", "leaves", "")
+    for turn in ("first", "second"):
+        async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+            await source.settled()
+            await source.teller.write()
+            assert source.told == (["delete brief/p"] if turn == "first" else [])
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("reach", [Reach.CLUSTER, Reach.NAMESPACE])
+async def test_deletes_that_are_found_long_after_their_namespace_was_deleted_are_told(reach: Reach) -> None:
     cluster = FakeCluster()
     cluster.put("namespaces", "brief", "", metadata={"labels": {"team": "a"}})
-    async with watches(cluster, config(namespace_selector=parse_labels("team=a"), reach=Reach.CLUSTER)) as source:
+    async with watches(cluster, config(namespace_selector=parse_labels("team=a"), reach=reach)) as source:
         cluster.put("pods", "p", "brief")
         await source.settled()
         cluster.standing["/pods"] = ApiError(403, "Forbidden", "pods is forbidden")

@@ -6,18 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from wellhead.kubernetes.change import Operation, metadata_of
+from wellhead.kubernetes.index import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from wellhead.kubernetes.change import Change
-    from wellhead.kubernetes.index import Seen
     from wellhead.kubernetes.selectors import LabelSelector
+
+    from .state import State
 
 _STRAGGLERS_SECONDS: Final = 30.0
 """How long what happened in a namespace that was deleted may still be on its way to us."""
 _UNKNOWN_SECONDS: Final = 5.0
 """How long to wait for word of a namespace from which a change came before it; then the API server is asked."""
+_CHOSEN: Final = "namespaces that are chosen"
 _MOST_GONE: Final = 10_000
 """So many namespaces that are no more are remembered as having been chosen."""
 
@@ -31,19 +34,26 @@ class Namespaces:
         labels: Callable[[str], Awaitable[Mapping[str, str] | None]],
         *,
         is_ready: Callable[[], None],
+        state: State | None = None,
     ) -> None:
-        """``labels`` asks for those that a namespace has; None where it is not there."""
+        """``labels`` asks for those that a namespace has; None where it is not there. ``state`` remembers which were
+        chosen, so that after a restart the objects of one that is no more are told to be gone.
+        """
         self.chosen: set[str] = set()
         self.new: set[str] = set()
         """Those that were made since we look: nothing in them is older than our watch."""
-        self._gone: dict[str, None] = {}
+        self.gone: dict[str, None] = {}
+        """Those that were chosen and are no more."""
+        self._state = state
+        saved = state.take(_CHOSEN) if state is not None else None
+        self._before = {seen.name for seen in (saved.index if saved is not None else None) or ()}
         self._selector = selector
         self._labels = labels
         self._is_ready = is_ready
         self._known: set[str] = set()
         self._listed = False
         self._waiters: set[asyncio.Future[None]] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def changed(self) -> None:
         """Return at the next change of any namespace."""
@@ -58,7 +68,7 @@ class Namespaces:
         """Whether changes in this namespace are wanted. Word of a namespace may come after word of what is in it, and
         that its objects are gone long after that it is.
         """
-        if name in self._gone:
+        if name in self.gone:
             return True
         if name not in self._known and name not in self.chosen:
             try:
@@ -74,22 +84,22 @@ class Namespaces:
         if labels is not None:
             self._known.add(name)
             if self._selector.matches(labels):
-                self.chosen.add(name)
+                self._choose(name)
 
     async def take(self, change: Change) -> None:
         name = change.seen.name
         if change.operation is Operation.DELETE:
             self._known.discard(name)
-            timer = asyncio.get_running_loop().call_later(_STRAGGLERS_SECONDS, self._forget, name)
-            self._timers = {one for one in self._timers if not one.cancelled()} | {timer}
+            self._stop_timer(name)
+            self._timers[name] = asyncio.get_running_loop().call_later(_STRAGGLERS_SECONDS, self._forget, name)
         else:
             if name not in self._known and self._listed:
                 self.new.add(name)
             self._known.add(name)
-            self._gone.pop(name, None)
+            self.gone.pop(name, None)
             labels = metadata_of(change.object).get("labels")
             is_meant = self._selector.matches(labels if isinstance(labels, dict) else {})
-            (self.chosen.add if is_meant else self.chosen.discard)(name)
+            (self._choose if is_meant else self._drop)(name)
         self._tell()
 
     def note(self, seen: Seen) -> None:
@@ -99,22 +109,48 @@ class Namespaces:
         """Where it stands does not matter: a restart lists anew."""
 
     def ready(self) -> None:
+        if not self._listed:
+            for name in self._before - self._known:
+                self._bury(name)
+                self._drop(name)
+            if self._state is not None:
+                self._state.position(_CHOSEN, "0")  # it has no other; without one it would count as not listed
         self._listed = True
         self._is_ready()
         self._tell()
 
     def close(self) -> None:
         """Forget no more namespaces."""
-        for timer in self._timers:
+        for name in tuple(self._timers):
+            self._stop_timer(name)
+
+    def _stop_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
             timer.cancel()
 
+    def _choose(self, name: str) -> None:
+        if name not in self.chosen and self._state is not None:
+            self._state.put(_CHOSEN, Seen("", name, "", ""))
+        self.chosen.add(name)
+
+    def _drop(self, name: str) -> None:
+        if (name in self.chosen or name in self._before) and self._state is not None:
+            self._state.remove(_CHOSEN, Seen("", name, "", ""))
+        self.chosen.discard(name)
+        self._before.discard(name)
+
+    def _bury(self, name: str) -> None:
+        self.gone[name] = None
+        if len(self.gone) > _MOST_GONE:
+            del self.gone[next(iter(self.gone))]
+
     def _forget(self, name: str) -> None:
+        self._timers.pop(name, None)
         if name not in self._known:
             if name in self.chosen:
-                self.chosen.discard(name)
-                self._gone[name] = None
-                if len(self._gone) > _MOST_GONE:
-                    del self._gone[next(iter(self._gone))]
+                self._drop(name)
+                self._bury(name)
             self.new.discard(name)
             self._tell()
 

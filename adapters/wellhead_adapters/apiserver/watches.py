@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Final, Never, TypeVar
 
 from wellhead.errors import WellheadError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from .config import ApiServerConfig
     from .subject import Resource
-    from .teller import Teller
+    from .teller import Teller, Told
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -87,7 +88,10 @@ class Watches:
             return None
         self._awaited.add(str(_NAMESPACES))
         return Namespaces(
-            self._subject.namespace_selector, self._labels, is_ready=lambda: self._is_ready(str(_NAMESPACES))
+            self._subject.namespace_selector,
+            self._labels,
+            is_ready=lambda: self._is_ready(str(_NAMESPACES)),
+            state=self._teller.state,
         )
 
     async def _labels(self, namespace: str) -> Mapping[str, str] | None:
@@ -142,7 +146,7 @@ class Watches:
 
         async with asyncio.TaskGroup() as group:
             for name in names:
-                one = self._watch(resource, name, announce=announce, ready=lambda name=name: ready(name))  # type: ignore[misc]  # a lambda's default has no type
+                one = self._watch(resource, name, announce=announce, ready=partial(ready, name))
                 group.create_task(one, name=f"watch of {resource.gvr} in {name}")
 
     async def _in_chosen(self, resource: Resource, kind: Kind, namespaces: Namespaces, *, announce: bool) -> None:
@@ -158,7 +162,13 @@ class Watches:
                 ready=lambda: self._is_ready(str(resource)),
             )
             return
-        running: dict[str, asyncio.Task[None]] = {}
+        for name in sorted(namespaces.gone):  # while nobody watched
+            await self._leave(self._reflector(resource, name, announce=True)[0], resource, kind, name, is_gone=True)
+        await self._in_each_chosen(resource, kind, namespaces, announce=announce)
+
+    async def _in_each_chosen(self, resource: Resource, kind: Kind, namespaces: Namespaces, *, announce: bool) -> None:
+        """A watch in each of them, as they come and go."""
+        running: dict[str, tuple[asyncio.Task[None], Reflector]] = {}
         waiting = set(namespaces.chosen)
 
         def ready(name: str) -> None:
@@ -171,15 +181,27 @@ class Watches:
         async with asyncio.TaskGroup() as group:
             while True:
                 for name in running.keys() - namespaces.chosen:
-                    running.pop(name).cancel()
-                    self._teller.forget(str(self._scope(resource, name)))
+                    task, reflector = running.pop(name)
+                    task.cancel()
+                    await asyncio.wait({task})
+                    await self._leave(reflector, resource, kind, name, is_gone=name in namespaces.gone)
                     ready(name)
                 for name in sorted(namespaces.chosen - running.keys()):
                     # What is in a namespace that was made since we look was added since.
                     is_new = announce or name in namespaces.new
-                    one = self._watch(resource, name, announce=is_new, ready=lambda name=name: ready(name))  # type: ignore[misc]  # likewise
-                    running[name] = group.create_task(one, name=f"watch of {resource.gvr} in {name}")
-                await namespaces.changed()
+                    reflector, told = self._reflector(resource, name, announce=is_new, ready=partial(ready, name))
+                    task = group.create_task(_run(reflector, told), name=f"watch of {resource.gvr} in {name}")
+                    running[name] = task, reflector
+                if running.keys() == namespaces.chosen:
+                    await namespaces.changed()
+
+    async def _leave(
+        self, reflector: Reflector, resource: Resource, kind: Kind, namespace: str, *, is_gone: bool
+    ) -> None:
+        """Nobody wants to know of a namespace any more; if it is gone, so is what was in it."""
+        if is_gone:
+            await reflector.tell_all_gone(kind)
+        self._teller.forget(str(self._scope(resource, namespace)))
 
     async def _watch(
         self,
@@ -191,7 +213,20 @@ class Watches:
         only: frozenset[str] = frozenset(),
         chosen: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """One watch, from where it was left if that is known."""
+        """One watch, until cancelled."""
+        await _run(*self._reflector(resource, namespace, announce=announce, ready=ready, only=only, chosen=chosen))
+
+    def _reflector(
+        self,
+        resource: Resource,
+        namespace: str,
+        *,
+        announce: bool,
+        ready: Callable[[], None] = lambda: None,
+        only: frozenset[str] = frozenset(),
+        chosen: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> tuple[Reflector, Told]:
+        """One watch, from where it was left if that is known; and who is told of it."""
         scope = self._scope(resource, namespace, only)
         state = self._teller.state
         saved = state.take(str(scope)) if state is not None else None
@@ -209,10 +244,7 @@ class Watches:
             version=version,
             counters=self._counters,
         )
-        try:
-            await reflector.run()
-        finally:
-            told.end()
+        return reflector, told
 
     def _scope(self, resource: Resource, namespace: str, only: frozenset[str] = frozenset()) -> Scope:
         return Scope(
@@ -259,6 +291,13 @@ class Watches:
     async def _patiently(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
         """The answer to ``ask``, asked until there is one."""
         return await patiently(ask, what, fail_fast=self._subject.fail_fast)
+
+
+async def _run(reflector: Reflector, told: Told) -> None:
+    try:
+        await reflector.run()
+    finally:
+        told.end()
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], what: str, *, fail_fast: bool = False) -> T:

@@ -210,14 +210,15 @@ class Reflector:
                 self._announce = True
             self._missing += 1
             if self._missing == _GONE_AFTER and self._kind is not None:
-                await self._tell_all_gone()
+                await self.tell_all_gone(self._kind)
             self._receiver.ready()
             raise ApiError(404, "NotServed", f"the API server does not serve {self._scope.gvr} (yet)")
         self._missing = 0
         return kind
 
-    async def _tell_all_gone(self) -> None:
-        """The kind was taken away, and stayed away: what was there is gone with it."""
+    async def tell_all_gone(self, kind: Kind) -> None:
+        """What held the objects, their kind or their namespace, was taken away, and they with it. Not while `run` runs."""
+        self._kind = kind
         self._index.begin()
         for gone in self._index.end():
             await self._tell_gone(gone)
