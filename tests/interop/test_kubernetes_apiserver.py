@@ -56,9 +56,9 @@ class Replay:
 
 
 def objects(kube: Kube, namespace: str) -> dict[str, Json]:
-    """The objects that there are."""
+    """The objects that there are, but for a state of ours, which is not told of."""
     listed = kube.request("GET", f"/api/v1/namespaces/{namespace}/configmaps")["items"]
-    return {one["metadata"]["name"]: one.get("data", {}) for one in listed}
+    return {one["metadata"]["name"]: one.get("data", {}) for one in listed if one["metadata"]["name"] != "state"}
 
 
 class Place:

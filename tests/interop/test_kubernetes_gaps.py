@@ -15,6 +15,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
+import pytest
 from tests.interop.test_kubernetes_apiserver import READER, RESOURCE, Place, Replay, objects
 from tests.interop.test_kubernetes_sinks import allow
 
@@ -31,6 +32,8 @@ OBJECTS: Final = int(os.environ.get("GAP_OBJECTS", "150"))
 SINK_DOWN: Final = float(os.environ.get("GAP_SINK_DOWN", "3"))
 SEED: Final = int(os.environ.get("GAP_SEED", str(random.randrange(1 << 30))))
 NAMESPACE: Final = "gaps"
+RULES: Final = (READER, {**READER, "resourceNames": ["state"], "verbs": ["patch"]}, {**READER, "verbs": ["create"]})
+"""What it watches, and what a state among that takes."""
 PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 
 
@@ -61,11 +64,13 @@ class Writer:
 class Lab:
     """The program, what it talks to, and everything that can be done to them."""
 
-    def __init__(self, kube: Kube, place: Place, sink: RecordingSink, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, kube: Kube, place: Place, sink: RecordingSink, state: tuple[str, str], stack: AsyncExitStack
+    ) -> None:
         self._kube = kube
         self._place = place
         self._sink = sink
-        self._state = ("--state-file", str(folder / "state"))
+        self._state = state
         self._stack = stack
         self._writer = Writer(kube)
         self._program: Program
@@ -114,18 +119,23 @@ class Lab:
         await self._restart_server()
         await self._program.stderr.line("403 Forbidden")
         await self.write()
-        allow(self._kube, NAMESPACE, "frog", READER)
+        allow(self._kube, NAMESPACE, "frog", *RULES)
 
     async def _restart_server(self) -> None:
         self._kube.kill()
         await asyncio.to_thread(self._kube.start)
 
 
-async def test_after_everything_broke_our_events_tell_the_clusters_state(brittle_kube: Kube, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", ["file", "config-map"])
+async def test_after_everything_broke_our_events_tell_the_clusters_state(
+    brittle_kube: Kube, tmp_path: Path, kept: str
+) -> None:
     print(f"GAP_SEED={SEED} GAP_OBJECTS={OBJECTS}")
     place = Place(brittle_kube, NAMESPACE, tmp_path)
+    allow(brittle_kube, NAMESPACE, "frog", *RULES)
+    state = ("--state-file", str(tmp_path / "state")) if kept == "file" else ("--state-config-map", "state")
     async with RecordingSink() as sink, AsyncExitStack() as stack:
-        lab = Lab(brittle_kube, place, sink, tmp_path, stack)
+        lab = Lab(brittle_kube, place, sink, state, stack)
         await lab.start()
         trials: list[Callable[[], Awaitable[None]]] = [
             lab.compaction,
@@ -138,6 +148,7 @@ async def test_after_everything_broke_our_events_tell_the_clusters_state(brittle
             await trial()
             await place.told(sink, 30.0 + SINK_DOWN + OBJECTS / 50)
     assert Replay().go_on(sink.events) == objects(brittle_kube, NAMESPACE)
+    assert len(sink.events) > OBJECTS
     told: dict[str, str] = {}
     for event in sink.events:
         version = json.loads(event.data or b"")["metadata"]["resourceVersion"]
