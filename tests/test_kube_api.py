@@ -333,6 +333,44 @@ async def test_a_kubeconfig_that_is_none_is_an_error_that_names_it(tmp_path: Pat
     await api.aclose()
 
 
+@pytest.mark.parametrize(
+    ("server", "user", "cluster", "problem"),
+    [
+        ("http://[::1", {}, {}, "server 'http://[::1'"),
+        ("https://127.0.0.1:99999", {}, {}, "server 'https://127.0.0.1:99999'"),
+        ("127.0.0.1:6443", {}, {}, "server '127.0.0.1:6443'"),
+        ("", {}, {}, "server ''"),
+        ("http://127.0.0.1:1", {}, {"proxy-url": "socks5://127.0.0.1:1080"}, "proxy-url 'socks5://127.0.0.1:1080'"),
+        ("http://127.0.0.1:1", {"token": "hunter2\x00"}, {}, "token"),
+        ("http://127.0.0.1:1", {"token": "hünter2"}, {}, "token"),
+    ],
+)
+async def test_what_a_kubeconfig_says_that_no_request_can_be_made_of_is_told(
+    tmp_path: Path, server: str, user: dict[str, Any], cluster: dict[str, Any], problem: str
+) -> None:
+    api = Api(KubeconfigCluster(kubeconfig(tmp_path / "config", server, user, **cluster)))
+    with pytest.raises(ApiError) as caught:
+        await api.get("/api/v1")
+    await api.aclose()
+    assert caught.value.reason == CREDENTIALS
+    assert problem in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_name_and_a_password_are_shown_as_ever(tmp_path: Path) -> None:
+    user = {"username": "u", "password": "p"}
+    approach = await KubeconfigCluster(kubeconfig(tmp_path / "config", "http://127.0.0.1:1", user)).approach()
+    assert approach.authorization == "Basic dTpw"
+
+
+async def test_a_token_with_the_end_of_its_line_is_a_token(tmp_path: Path) -> None:
+    async with fake_api_server() as server:
+        server.tokens = {"first"}
+        api = Api(KubeconfigCluster(kubeconfig(tmp_path / "config", server.url, {"token": "first\n"})))
+        await api.get("/api/v1")
+        await api.aclose()
+
+
 # --- TLS ---
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
+from wellhead.credentials import bearer_token
 from wellhead.jwt import claims
 from wellhead.transport.proxies import Proxies
 from wellhead.watched_file import Stamp, stamp
@@ -91,14 +94,21 @@ class KubeconfigCluster:
             said = str(error) or type(error).__name__
             raise ApiError(0, CREDENTIALS, f"kubeconfig {self._paths}: {said[:300]}") from None
         host = (read.host or "").rstrip("/")
-        authorization = read.api_key.get("BearerToken")
+        try:
+            _check_place("server", host)
+            proxy = read.proxy or self._proxies.proxy(host)
+            if proxy:
+                _check_place("proxy-url", proxy)
+            authorization = _bearer(read.api_key.get("BearerToken"))
+        except ValueError as error:
+            raise ApiError(0, CREDENTIALS, f"kubeconfig {self._paths}: {error}") from None
         self._until = _until(authorization)
         return Approach(
             url=host,
             authorization=authorization,
             tls=self._context_of(read) if host.startswith("https://") else None,
             server_hostname=read.tls_server_name,
-            proxy=read.proxy or self._proxies.proxy(host),
+            proxy=proxy,
         )
 
     def _context_of(self, read: Configuration) -> ssl.SSLContext:
@@ -117,6 +127,28 @@ class KubeconfigCluster:
             context.verify_mode = ssl.CERT_NONE
         self._tls, self._tls_of = context, facts
         return context
+
+
+def _check_place(what: str, url: str) -> None:
+    """Raises ValueError where no request can be made there."""
+    shown = f"{what} {re.sub('//[^/@]*@', '//…@', url)!r}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{shown} has a host or a port that cannot be read") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{shown} is no address such as https://10.0.0.1:6443")
+
+
+def _bearer(authorization: str | None) -> str | None:
+    """Raises ValueError, which does not show it, where it cannot be sent."""
+    if not authorization or authorization.startswith("Basic "):
+        return authorization or None
+    try:
+        return f"Bearer {bearer_token(authorization.removeprefix('Bearer '))}"
+    except ValueError as error:
+        raise ValueError(f"the token {error}") from None
 
 
 def _until(authorization: str | None) -> float:
