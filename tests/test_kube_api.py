@@ -313,9 +313,12 @@ async def test_an_exec_plugin_runs_once_for_all_who_ask_at_once(tmp_path: Path) 
 async def test_an_exec_plugin_that_hangs_is_an_error_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def hang(_: KubeconfigCluster) -> None:  # kubernetes-asyncio lets go of the process, and nobody can end it
+        await asyncio.sleep(60)
+
     monkeypatch.setattr("wellhead.kubernetes.kubeconfig._LOAD_SECONDS", 0.1)
-    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["3"]}}
-    cluster = KubeconfigCluster(kubeconfig(tmp_path / "config", "http://127.0.0.1:1", user))
+    monkeypatch.setattr(KubeconfigCluster, "_load", hang)
+    cluster = KubeconfigCluster(kubeconfig(tmp_path / "config", "http://127.0.0.1:1", {}))
     with pytest.raises(ApiError, match="no credentials within") as caught:
         await cluster.approach()
     assert caught.value.reason == CREDENTIALS
