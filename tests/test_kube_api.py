@@ -98,6 +98,7 @@ async def test_a_path_goes_out_as_it_is() -> None:
         (Response(200, b"[]"), 0, GARBLED, None),
         (Response(200, b"{"), 0, GARBLED, None),
         (Response(200, b"\xff"), 0, GARBLED, None),
+        (Response(200, b"{}{}"), 0, GARBLED, None),
     ],
 )  # fmt: skip
 async def test_what_is_no_answer_is_an_error_that_says_what_it_is(
