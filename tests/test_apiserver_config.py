@@ -171,6 +171,12 @@ def test_fields_and_a_server_are_taken_as_they_are() -> None:
     assert config("--resource=v1:Pod", "--owner=apps/v1:").subject.owner == Owner("apps/v1", "")
 
 
+def test_many_sources_of_one_image_have_a_state_each() -> None:
+    env = {"APISERVER_STATE_CONFIG_MAP": "wellhead-{name}", "RESOURCES": "v1:Pod"}
+    assert config(**env, NAME="pods", NAMESPACE="ns").state_object == ("ns", "wellhead-pods")
+    assert config(RESOURCES="v1:Pod").state_object is None
+
+
 def test_where_it_watches_is_its_own_namespace_unless_it_is_told_otherwise() -> None:
     assert config("--resource=v1:Pod", NAMESPACE="mine").subject.namespaces == ("mine",)
     assert config("--resource=v1:Pod", "--namespaces=*", NAMESPACE="mine").subject.namespaces == ()

@@ -111,14 +111,10 @@ class ApiServer:
         from .watches import patiently  # noqa: PLC0415 - aiohttp; not for `wellhead --help`
 
         config = self._config
-        if not config.state_config_map:
+        if config.state_object is None:
             return self._state_file
-        state = StateMap(
-            api,
-            namespace=config.namespace,
-            name=config.state_config_map,
-            source=f"{config.namespace}/{config.name}",
-        )
+        namespace, name = config.state_object
+        state = StateMap(api, namespace=namespace, name=name, source=f"{namespace}/{config.name}")
         await patiently(state.open, "reading the state", fail_fast=config.subject.fail_fast)
         return state
 

@@ -41,6 +41,7 @@ SPEC_FIELDS: Final = ("resources", "owner", "mode", "serviceAccountName", "names
 _SUBJECT: Final = "K_SOURCE_CONFIG"
 _BESIDE: Final = ("resources", "namespaces", "namespace_selector", "owner", "filters")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SOURCE: Final = "{name}"
 _OWN_NAMES: Final = ("apiversion", "kind", "name", "namespace")
 
 
@@ -96,7 +97,7 @@ def _server(value: str) -> str:
 
 
 def _object_name(value: str) -> str:
-    if value and (len(value) > 253 or not _NAME.fullmatch(value)):
+    if value and (len(value) > 253 or not _NAME.fullmatch(value.replace(_SOURCE, "x"))):
         raise ValueError("is no name of an object: small letters, digits, - and .")
     return value
 
@@ -196,7 +197,7 @@ class ApiServerConfig:
         Path, "file that remembers what was delivered, so that a restart misses nothing", flag="state-file", env="APISERVER_STATE_FILE"
     )
     state_config_map: str = setting(
-        _object_name, "the same in a ConfigMap of the source's namespace, for programs without a disk",
+        _object_name, "the same in a ConfigMap of the source's namespace, for programs without a disk; {name} is the source's",
         flag="state-config-map", env="APISERVER_STATE_CONFIG_MAP", default="",
     )
     fail_fast: bool = setting(
@@ -238,7 +239,8 @@ class ApiServerConfig:
     @property
     def state_object(self) -> tuple[str, str] | None:
         """Namespace and name of the ConfigMap in which the state is kept."""
-        return (self.namespace, self.state_config_map) if self.state_config_map else None
+        name = self.state_config_map.replace(_SOURCE, self.name)
+        return (self.namespace, name) if name else None
 
     @property
     def needs_metadata_only(self) -> bool:

@@ -75,7 +75,7 @@ class StateMap:
     async def open(self) -> None:
         """Read it; make it where it is not there. Raises `ApiError`, and `ConfigError` where it is another's, or broken."""
         try:
-            body = await self._api.get(f"{self._folder}/{self._name}")
+            body = await self._api.get(f"{self._folder}/{quote(self._name, safe='')}")
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -151,7 +151,7 @@ class StateMap:
 
     async def _patch(self, said: Mapping[str, object]) -> None:
         """Replace what it says, unless somebody else did since: then look whose it is now, and once more."""
-        path = f"{self._folder}/{self._name}"
+        path = f"{self._folder}/{quote(self._name, safe='')}"
         for is_again in (False, True):
             body = {"metadata": {"resourceVersion": self._version}, **said}
             try:
