@@ -1,4 +1,7 @@
-"""A sink in a thread of its own that notes when each event came, by its extension ``name``; it answers 202 to all."""
+"""A sink in a thread of its own that notes when each event came, by its extension ``name``; it answers 202 to all.
+
+At once, or after a while.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from tests.bench.machine import START_SECONDS, BenchError
 from wellhead.http_server import HttpServer, Request, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from types import TracebackType
 
 
@@ -20,6 +24,8 @@ class Receiver:
 
     def __init__(self) -> None:
         self.url = ""
+        self.delay_seconds = 0.0
+        """How long an answer takes."""
         self._came: dict[str, float] = {}
         self._changed = threading.Condition()
         self._wanted = 1 << 60
@@ -66,11 +72,16 @@ class Receiver:
         await self._over.wait()
         await server.stop(1.0)
 
-    def _answer(self, request: Request) -> Response:
+    def _answer(self, request: Request) -> Response | Awaitable[Response]:
         now = time.perf_counter()
         name = next((value.decode() for key, value in request.headers if key.lower() == b"ce-name"), "")
         with self._changed:
             self._came.setdefault(name, now)
             if len(self._came) >= self._wanted:
                 self._changed.notify_all()
-        return Response(202)
+        return _after(self.delay_seconds) if self.delay_seconds else Response(202)
+
+
+async def _after(seconds: float) -> Response:
+    await asyncio.sleep(seconds)
+    return Response(202)
