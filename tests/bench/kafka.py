@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aiokafka import AIOKafkaProducer
 from tests.bench.figures import Budget, Result, Row
+from tests.bench.load import has_wrk, load
 from tests.bench.machine import BenchError, Plan, Server, cpu_seconds, environment, go_peers, peak_mib, serving
 from tests.interop.kafka_cluster import Cluster, KafkaError, create_topic
 
@@ -33,6 +34,8 @@ BY_KEY: Final = "ours, by key"
 BY_PARTITION: Final = "ours, by partition"
 GO: Final = "Go adapter"
 KNATIVE: Final = "Knative's Go adapter"
+WRK: Final = "wrk"
+"""With as many connections as records may be in flight, and no Kafka: what a sink that takes 20 ms gives to anyone."""
 KNATIVE_PROGRAM: Final = "KNATIVE_KAFKA_ADAPTER"
 """Variable with the path of Knative's own receive adapter of before 1.10; it cannot commit to brokers of 4.0 or later."""
 
@@ -41,6 +44,7 @@ _QUICK_RECORDS: Final = 40_000
 _WARM_SECONDS: Final = 1.0
 _START_SECONDS: Final = 30.0
 _WATCH_SECONDS: Final = 0.01
+_WRK_SECONDS: Final = 2.0
 _LISTENING: Final = r"listening on 127\.0\.0\.1:(\d+)"
 _group: Final = itertools.count()
 
@@ -104,7 +108,15 @@ def _compare(plan: Plan, brokers: str, folder: Path, partitions: int, delay: int
 
         return measure
 
-    found = plan.rounds_of({name: side(program) for name, program in _programs(folder).items()})
+    def ceiling() -> _Run:
+        with serving([str(folder / "sinkserver"), "-delay", f"{delay}ms"], announced=_LISTENING) as sink:
+            found = load(sink.url, _WRK_SECONDS, connections=MAX_IN_FLIGHT)
+        return _Run(0.0, found.per_second, 0.0, 0.0)
+
+    sides = {name: side(program) for name, program in _programs(folder).items()}
+    if delay and has_wrk():
+        sides[WRK] = ceiling
+    found = plan.rounds_of(sides)
     return _rows(f"{partitions} partition{'s' * (partitions > 1)}, sink of {delay} ms", partitions, delay, found)
 
 
@@ -198,20 +210,20 @@ async def _fill(brokers: str, topic: str, partitions: int, records: int) -> None
 
 
 def _rows(what: str, partitions: int, delay: int, found: Mapping[str, Sequence[_Run]]) -> list[Row]:
-    go = found[GO]
-
-    def row(name: str, unit: str, figure: Callable[[_Run], float], side: str, budget: Budget | None = None) -> Row:
+    def row(
+        name: str, unit: str, figure: Callable[[_Run], float], side: str, budget: Budget | None = None, peer: str = GO
+    ) -> Row:
         return Row(
             what=f"{side}: {name}, {what}",
             unit=unit,
             ours=[*map(figure, found[side])],
-            peer=GO,
-            theirs=[*map(figure, go)],
+            peer=peer,
+            theirs=[*map(figure, found[peer])],
             budget=budget,
         )
 
     rows = []
-    for side in (one for one in found if one != GO):
+    for side in (one for one in found if one not in (GO, WRK)):
         rows += [
             row("sent", "events/s", lambda it: it.events_per_second, side, _speed_budget(side, partitions, delay)),
             row("cost", "µs CPU", lambda it: it.cpu_micros, side, None if side == KNATIVE else _at_most(0.5)),
@@ -223,6 +235,9 @@ def _rows(what: str, partitions: int, delay: int, found: Mapping[str, Sequence[_
         share = [one.events_per_second / most for one in found[BY_KEY]]
         budget = Budget(bound=0.95, at_most=False)
         rows.append(Row(what=f"{BY_KEY}: of {most:.0f} events/s, {what}", unit="", ours=share, budget=budget))
+    if WRK in found:
+        budget = Budget(bound=0.95, at_most=False, of_ratio=True)
+        rows.append(row("sent", "events/s", lambda it: it.events_per_second, BY_KEY, budget, WRK))
     return rows
 
 
