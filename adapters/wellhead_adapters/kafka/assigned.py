@@ -61,12 +61,15 @@ class Assigned:
         """For how many seconds its oldest delivery has gone on; 0 where none does."""
         return max((now - held.started for held in self.under_way), default=0.0)
 
-    def to_commit(self, *, ahead: bool) -> Commit | None:
-        """What could be committed now; with what is done behind the offset, if ``ahead``. None before it is begun."""
+    def to_commit(self, *, most: int) -> Commit | None:
+        """What could be committed now; with what is done behind the offset, in so many characters at most.
+
+        None before it is begun.
+        """
         if self.offsets is None:
             return None
         offset = self.offsets.committable
-        done = tell(offset, chain(self.offsets.runs(), self.told.to_come())) if ahead else ""
+        done = tell(offset, chain(self.offsets.runs(), self.told.to_come()), most=most) if most else ""
         return Commit(offset, commit_metadata(self.began_with, done))
 
 

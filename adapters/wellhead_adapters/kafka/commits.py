@@ -7,8 +7,11 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, OffsetMetadataTooLargeError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from .ahead import MOST_CHARACTERS
+from .starting import done_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,6 +23,8 @@ _log = logging.getLogger(__name__)
 TIMEOUT: Final = 10.0
 """Seconds for a commit: aiokafka would try for ever."""
 _POSITION_TIMEOUT: Final = 1.0
+_CHARACTERS: Final = 256 * 1024
+"""Of metadata in one commit, which brokers keep as one batch of records (``message.max.bytes``, 1 MiB by default)."""
 ANEW: Final = 24 * 3600.0
 """Brokers forget the offsets of a group that commits nothing (``offsets.retention.minutes``, 7 days by default)."""
 
@@ -46,19 +51,25 @@ class Commits:
                         await self._look_at_position(partition)
             await self._commit_due(partitions)
 
-    async def _commit_due(self, partitions: Collection[Assigned]) -> None:
+    async def _commit_due(self, partitions: Collection[Assigned]) -> bool:
+        """Whether nothing is due any more."""
         due = self._due(partitions)
         told_ahead = self._ahead
-        if due and await self._perform(due):
+        if not due or await self._perform(due):
             now = asyncio.get_running_loop().time()
             for partition, commit in due.items():
                 partition.committed, partition.committed_at = commit, now
-        elif told_ahead and not self._ahead:
-            await self._commit_due(partitions)
+            return True
+        if told_ahead and not self._ahead:
+            self._ahead = not await self._commit_due(partitions)
+            if not self._ahead:
+                _log.warning("the brokers take little metadata: more comes twice where a member dies")
+        return False
 
     def _due(self, partitions: Collection[Assigned]) -> dict[Assigned, Commit]:
         now = asyncio.get_running_loop().time()
-        known = {partition: partition.to_commit(ahead=self._ahead) for partition in partitions}
+        most = min(MOST_CHARACTERS, _CHARACTERS // max(1, len(partitions))) if self._ahead else 0
+        known = {partition: partition.to_commit(most=most) for partition in partitions}
         return {
             partition: commit
             for partition, commit in known.items()
@@ -73,22 +84,25 @@ class Commits:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._consumer.commit(offsets)
-        except OffsetMetadataTooLargeError:
-            if self._ahead:
-                _log.warning("the brokers take little metadata: more comes twice where a member dies")
-            self._ahead = False
-            return False
         except (CommitFailedError, IllegalStateError):
             # A rebalance was quicker. The new owners read again what is not committed: duplicates, no loss.
             _log.info("offsets are not committed: their partitions are another's by now")
             return False
         except (KafkaError, TimeoutError) as error:
+            if self._may_be_about_metadata(error, due):
+                self._ahead = False
+                return False
             if not self._failing:
                 _log.warning("offsets cannot be committed; tried again", extra={"reason": str(error) or "no answer"})
             self._failing = True
             return False
         self._failing = False
         return True
+
+    def _may_be_about_metadata(self, error: KafkaError | TimeoutError, due: Mapping[Assigned, Commit]) -> bool:
+        """Whether the commit may be taken without what is told ahead: not every broker says that it is too much."""
+        refused = isinstance(error, KafkaError) and not error.retriable
+        return refused and self._ahead and any(done_ahead(commit.metadata) for commit in due.values())
 
     async def _look_at_position(self, partition: Assigned) -> None:
         """Let an idle partition's offset pass what is no record: the marks of transactions, what compaction took.

@@ -71,7 +71,7 @@ class Deliveries:
         for record in records:
             offsets.read(record.offset)
             if (remembered or partition.told) and self._is_known(partition, record):
-                offsets.done(record.offset, record.timestamp)
+                offsets.done(record)
                 self.suppressed += 1
                 continue
             octets = weight(record.key, record.value, len(record.headers))
@@ -231,7 +231,7 @@ class Deliveries:
             if late is not None:
                 late.set_result(None)
         elif done and partition.offsets is not None:
-            partition.offsets.done(record.offset, record.timestamp)
+            partition.offsets.done(record)
         self._lanes.done(held)
         if partition.revoked and not partition.under_way:
             self._settled.set()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .ahead import Run
+from .ahead import Run, mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .ahead import Read
 
 
 class Offsets:
@@ -23,7 +26,7 @@ class Offsets:
     def __init__(self, position: int) -> None:
         self._position = position
         self._in_order: deque[int] = deque()
-        self._ahead: dict[int, int] = {}
+        self._ahead: dict[int, tuple[int, int]] = {}  # timestamp and mark
 
     def __len__(self) -> int:
         """How many records were read and are not done, or are done behind one that is not."""
@@ -48,11 +51,11 @@ class Offsets:
         """Note that the reader stands at ``position``: what lies before it and was not read is no record."""
         self._position = max(self._position, position)
 
-    def done(self, offset: int, timestamp: int = -1) -> None:
-        """Note that the fate of a record is sealed; ``timestamp`` is the record's."""
+    def done(self, record: Read) -> None:
+        """Note that the fate of a record is sealed."""
         in_order, ahead = self._in_order, self._ahead
-        if in_order[0] != offset:
-            ahead[offset] = timestamp
+        if in_order[0] != record.offset:
+            ahead[record.offset] = (record.timestamp, mark(record))
             return
         in_order.popleft()
         while ahead and in_order[0] in ahead:
@@ -60,17 +63,16 @@ class Offsets:
 
     def ahead(self) -> dict[int, int]:
         """Records that are done behind one that is not: their offsets and timestamps. Whoever is next reads them again."""
-        return dict(self._ahead)
+        return {offset: timestamp for offset, (timestamp, _) in self._ahead.items()}
 
     def runs(self) -> Iterator[Run]:
         """The same, those put together that were read one after another. Costs what is in flight, if any is done ahead."""
         ahead = self._ahead
-        first = last = None
-        for offset in self._in_order if ahead else ():
-            if offset in ahead:
-                first, last = (offset if first is None else first), offset
-            elif first is not None and last is not None:
-                yield Run(first, ahead[first], last)
-                first = None
-        if first is not None and last is not None:
-            yield Run(first, ahead[first], last)
+        for done, offsets in groupby(self._in_order if ahead else (), ahead.__contains__):
+            if done:
+                yield self._run(list(offsets))
+
+    def _run(self, offsets: list[int]) -> Run:
+        timestamp, first = self._ahead[offsets[0]]
+        newest = max(self._ahead[offset][0] for offset in offsets)
+        return Run(offsets[0], timestamp, first, offsets[-1], len(offsets), newest)

@@ -16,7 +16,7 @@ class Budget:
     octets: int
     ahead: int
     """Records of one partition from the first that is not done to the last that was read. Those of them that are done
-    are sent again after a crash, as no commit can tell of them."""
+    are sent again after a crash, where the commit's metadata could not tell of them."""
 
     def is_full(self, octets: int, ahead: int, *, partitions: int) -> bool:
         """Whether a partition that holds this is to be read no further, one of so many."""
