@@ -284,6 +284,61 @@ async def test_deletes_that_are_found_long_after_their_namespace_was_deleted_are
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("known", [True, False], ids=["deleted while it ran", "deleted while nobody ran"])
+async def test_what_was_in_a_namespace_that_was_not_chosen_and_is_gone_holds_up_nothing(
+    tmp_path: Path,
+    known: bool,  # noqa: FBT001
+) -> None:
+    cluster = FakeCluster()
+    cluster.put("namespaces", "chosen", "", metadata={"labels": {"team": "a"}})
+    cluster.put("namespaces", "other", "")
+    for number in range(200):
+        cluster.put("pods", f"p{number}", "other")
+    of = config(namespace_selector=parse_labels("team=a"), reach=Reach.CLUSTER)
+
+    def gone() -> None:
+        cluster.remove("namespaces", "other", "")
+        for number in range(200):
+            cluster.put("pods", f"p{number}", "other", status={"phase": "Failed"})
+            cluster.remove("pods", f"p{number}", "other")
+
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        await source.settled()
+        await source.teller.write()
+        if known:
+            gone()
+            cluster.put("pods", "later", "chosen")
+            async with asyncio.timeout(3):
+                await source.sink.accepted(1)
+    if not known:
+        gone()
+        async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+            cluster.put("pods", "later", "chosen")
+            async with asyncio.timeout(3):
+                await source.sink.accepted(1)
+    assert source.told == ["add chosen/later"]
+    assert asked(cluster, "metadata.name%3Dother") == (0 if known else 1)
+
+
+@pytest.mark.looptime
+async def test_a_namespace_that_is_made_again_and_chosen_is_told_of_though_word_of_it_comes_late() -> None:
+    cluster = FakeCluster()
+    cluster.put("namespaces", "again", "")
+    async with watches(cluster, config(namespace_selector=parse_labels("team=a"), reach=Reach.CLUSTER)) as source:
+        cluster.remove("namespaces", "again", "")
+        await source.settled()
+        cluster.standing["namespaces?watch"] = ApiError(503, "ServiceUnavailable", "…")
+        for stream in tuple(cluster.streams):
+            if stream.resource == "namespaces":
+                stream.end()
+        cluster.put("namespaces", "again", "", metadata={"labels": {"team": "a"}})
+        cluster.put("pods", "p", "again")
+        cluster.remove("pods", "p", "again")
+        await source.settled()
+    assert source.told == ["add again/p", "delete again/p"]
+
+
+@pytest.mark.looptime
 async def test_of_the_other_namespaces_of_a_shared_watch_nothing_is_kept(tmp_path: Path) -> None:
     cluster = FakeCluster()
     for namespace in ("a", "other"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from wellhead.kubernetes.change import Operation, metadata_of
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 _STRAGGLERS_SECONDS: Final = 30.0
 """How long what happened in a namespace that was deleted may still be on its way to us."""
-_UNKNOWN_SECONDS: Final = 5.0
-"""How long to wait for word of a namespace from which a change came before it; then the API server is asked."""
+_UNKNOWN_SECONDS: Final = 1.0
+"""How long to wait for word of a namespace in which something was added before it; then the API server is asked."""
 _CHOSEN: Final = "namespaces that are chosen"
 _MOST_GONE: Final = 10_000
-"""So many namespaces that are no more are remembered as having been chosen."""
+"""So many namespaces that are no more are remembered as having been chosen, and as many as not."""
 
 
 class Namespaces:
@@ -51,6 +52,8 @@ class Namespaces:
         self._labels = labels
         self._is_ready = is_ready
         self._known: set[str] = set()
+        self._absent: dict[str, None] = {}
+        """Those that were not chosen when they were last heard of, and are not there."""
         self._listed = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -64,25 +67,32 @@ class Namespaces:
         finally:
             self._waiters.discard(waiter)
 
-    async def is_chosen(self, name: str) -> bool:
-        """Whether changes in this namespace are wanted. Word of a namespace may come after word of what is in it, and
-        that its objects are gone long after that it is.
+    async def is_chosen(self, change: Change) -> bool:
+        """Whether a change is in a namespace in which they are wanted. Word of a namespace may come after word of what
+        is in it, and that its objects are gone long after that it is.
         """
-        if name in self.gone:
+        name, is_add = change.seen.namespace, change.operation is Operation.ADD
+        if name in self.gone or name in self.chosen:
             return True
-        if name not in self._known and name not in self.chosen:
-            try:
+        if name in self._absent and not is_add:
+            return False  # if it were there again, what is in it would have been added first
+        if is_add and name not in self._known and name not in self._absent:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_UNKNOWN_SECONDS):
                     while name not in self._known:
                         await self.changed()
-            except TimeoutError:
-                await self._ask(name)
+        if name not in self._known:
+            await self._ask(name)
         return name in self.chosen
 
     async def _ask(self, name: str) -> None:
         labels = await self._labels(name)
-        if labels is not None:
+        if labels is None:
+            if name not in self._known:  # word of it may have come meanwhile
+                _remember(self._absent, name)
+        else:
             self._known.add(name)
+            self._absent.pop(name, None)
             if self._selector.matches(labels):
                 self._choose(name)
 
@@ -90,12 +100,15 @@ class Namespaces:
         name = change.seen.name
         if change.operation is Operation.DELETE:
             self._known.discard(name)
+            if name not in self.chosen:
+                _remember(self._absent, name)
             self._stop_timer(name)
             self._timers[name] = asyncio.get_running_loop().call_later(_STRAGGLERS_SECONDS, self._forget, name)
         else:
             if name not in self._known and self._listed:
                 self.new.add(name)
             self._known.add(name)
+            self._absent.pop(name, None)
             self.gone.pop(name, None)
             labels = metadata_of(change.object).get("labels")
             is_meant = self._selector.matches(labels if isinstance(labels, dict) else {})
@@ -141,9 +154,7 @@ class Namespaces:
         self._before.discard(name)
 
     def _bury(self, name: str) -> None:
-        self.gone[name] = None
-        if len(self.gone) > _MOST_GONE:
-            del self.gone[next(iter(self.gone))]
+        _remember(self.gone, name)
 
     def _forget(self, name: str) -> None:
         self._timers.pop(name, None)
@@ -158,3 +169,11 @@ class Namespaces:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _remember(names: dict[str, None], name: str) -> None:
+    """Put it last; the first makes room for it."""
+    names.pop(name, None)
+    names[name] = None
+    if len(names) > _MOST_GONE:
+        del names[next(iter(names))]

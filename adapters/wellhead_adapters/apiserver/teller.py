@@ -69,7 +69,7 @@ class Teller:
         watch: str,
         *,
         version: str = "",
-        chosen: Callable[[str], Awaitable[bool]] | None = None,
+        chosen: Callable[[Change], Awaitable[bool]] | None = None,
         ready: Callable[[], None],
         own: tuple[str, str] | None = None,
     ) -> Told:
@@ -129,7 +129,7 @@ class Told:
         teller: Teller,
         watch: str,
         ledger: Ledger,
-        chosen: Callable[[str], Awaitable[bool]] | None,
+        chosen: Callable[[Change], Awaitable[bool]] | None,
         is_ready: Callable[[], None],
         own: tuple[str, str] | None,
     ) -> None:
@@ -189,7 +189,7 @@ class Told:
     async def _event(self, change: Change) -> CloudEvent | None:
         """What is to be sent of the change; None where nobody wants it."""
         config = self._teller.config
-        if self._chosen is not None and not await self._chosen(change.seen.namespace):
+        if self._chosen is not None and not await self._chosen(change):
             return None
         if not config.wanted.wants(change):
             return None

@@ -23,6 +23,7 @@ from .namespaces import Namespaces
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from wellhead.kubernetes.change import Change
     from wellhead.kubernetes.reflector import ApiServer, WatchCounters
 
     from .config import ApiServerConfig
@@ -125,8 +126,8 @@ class Watches:
         names = frozenset(self._subject.namespaces)
         if await self._is_cluster_wide(kind, len(names)):
 
-            async def chosen(name: str) -> bool:
-                return name in names
+            async def chosen(change: Change) -> bool:
+                return change.seen.namespace in names
 
             await self._watch(
                 resource,
@@ -211,7 +212,7 @@ class Watches:
         announce: bool,
         ready: Callable[[], None],
         only: frozenset[str] = frozenset(),
-        chosen: Callable[[str], Awaitable[bool]] | None = None,
+        chosen: Callable[[Change], Awaitable[bool]] | None = None,
     ) -> None:
         """One watch, until cancelled."""
         await _run(*self._reflector(resource, namespace, announce=announce, ready=ready, only=only, chosen=chosen))
@@ -224,7 +225,7 @@ class Watches:
         announce: bool,
         ready: Callable[[], None] = lambda: None,
         only: frozenset[str] = frozenset(),
-        chosen: Callable[[str], Awaitable[bool]] | None = None,
+        chosen: Callable[[Change], Awaitable[bool]] | None = None,
     ) -> tuple[Reflector, Told]:
         """One watch, from where it was left if that is known; and who is told of it."""
         scope = self._scope(resource, namespace, only)
