@@ -20,6 +20,7 @@ from tests.process import IN_TIME, WELLHEAD, started
 
 from wellhead.clock import SystemClock
 from wellhead.errors import ConfigError, Loss
+from wellhead.kubernetes.change import Operation
 from wellhead.kubernetes.errors import ApiError
 from wellhead.kubernetes.index import Seen
 from wellhead.kubernetes.reflector import GaveUp, WatchCounters
@@ -29,14 +30,16 @@ from wellhead_adapters.apiserver.adapter import ApiServer
 from wellhead_adapters.apiserver.config import ApiServerConfig, Initial, Ordering, Reach
 from wellhead_adapters.apiserver.events import Origin
 from wellhead_adapters.apiserver.lanes import Lanes
-from wellhead_adapters.apiserver.ledger import Ledger
+from wellhead_adapters.apiserver.ledger import Ledger, Turns
 from wellhead_adapters.apiserver.state import State, StateFile
 from wellhead_adapters.apiserver.subject import Mode, parse_resources, parse_source_config
 from wellhead_adapters.apiserver.teller import Teller
-from wellhead_adapters.apiserver.wanted import UpdateData
+from wellhead_adapters.apiserver.wanted import UpdateData, parse_ignored
 from wellhead_adapters.apiserver.watches import Watches
 
 if TYPE_CHECKING:
+    from cloudevents.core.v1.event import CloudEvent as SdkEvent
+
     from wellhead.event import CloudEvent
 
 APISERVER: Final = (sys.executable, "-m", "wellhead_adapters.apiserver")
@@ -71,10 +74,19 @@ class Source:
         await asyncio.sleep(60)
 
 
+class SinkAway(FakeSink):
+    """Takes nothing."""
+
+    async def send(self, event: CloudEvent | SdkEvent, /, **how: object) -> None:
+        await asyncio.Event().wait()
+
+
 @asynccontextmanager
-async def watches(cluster: FakeCluster, of: ApiServerConfig, state: State | None = None) -> AsyncIterator[Source]:
+async def watches(
+    cluster: FakeCluster, of: ApiServerConfig, state: State | None = None, sink: FakeSink | None = None
+) -> AsyncIterator[Source]:
     """The watches, ready."""
-    sink, is_ready = FakeSink(), asyncio.Event()
+    sink, is_ready = sink or FakeSink(), asyncio.Event()
     origin = Origin(source="https://api", namespace="ns", name="source", mode=of.subject.mode, copies=of.copies)
     teller = Teller(sink, of, origin, SystemClock(), state)
     task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run(), name="watches")
@@ -676,6 +688,34 @@ async def test_an_event_that_was_not_accounted_for_holds_the_position_back(tmp_p
     assert [seen.name for seen in saved.index or ()] == ["a", "c"]
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize("forgets", [False, True], ids=["resumed", "relisted"])
+@pytest.mark.parametrize(
+    "of",
+    [{"ignored": parse_ignored("status")}, {"operations": frozenset({Operation.ADD, Operation.DELETE})}],
+    ids=["ignored", "not wanted"],
+)
+async def test_an_update_that_is_not_told_does_not_get_ahead_of_an_event_that_the_sink_did_not_take_yet(
+    tmp_path: Path,
+    of: dict[str, Any],
+    forgets: bool,  # noqa: FBT001
+) -> None:
+    cluster = FakeCluster()
+    async with watches(cluster, config(**of), StateFile(tmp_path / "state"), SinkAway()) as source:
+        cluster.put("pods", "p", spec={"node": 1})
+        for phase in ("Pending", "Running"):
+            cluster.put("pods", "p", spec={"node": 1}, status={"phase": phase})
+        await source.settled()
+        await source.teller.write()
+    if forgets:
+        cluster.forget_history()
+    for turn in ("first", "second"):
+        async with watches(cluster, config(**of), StateFile(tmp_path / "state")) as source:
+            await source.settled()
+            await source.teller.write()
+            assert source.told == (["add ns/p"] if turn == "first" else [])
+
+
 async def test_a_change_that_no_event_can_say_is_told_and_holds_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         asyncio.timeout(IN_TIME),
@@ -702,6 +742,34 @@ def test_a_ledger_stands_before_the_first_that_is_not_settled() -> None:
     assert ledger.position == "5"
     ledger.settle(first)
     assert ledger.position == "7"
+
+
+def test_the_changes_of_an_object_are_put_down_in_the_order_they_came() -> None:
+    down: list[tuple[Operation, str]] = []
+    turns = Turns(lambda operation, seen: down.append((operation, seen.version)))
+
+    def pod(version: str) -> Seen:
+        return Seen("ns", "p", "uid", version)
+
+    turns.skip(Operation.UPDATE, pod("1"))
+    assert down == [(Operation.UPDATE, "1")]
+    down.clear()
+    turns.begin(1, Operation.ADD, pod("2"))
+    turns.skip(Operation.UPDATE, pod("3"))
+    turns.skip(Operation.UPDATE, pod("4"))
+    turns.begin(2, Operation.UPDATE, pod("5"))
+    turns.begin(3, Operation.DELETE, pod("6"))
+    turns.skip(Operation.ADD, Seen("ns", "another", "uid", "7"))
+    assert down == [(Operation.ADD, "7")]
+    down.clear()
+    turns.settle(2, pod("5"))
+    assert down == []
+    turns.settle(1, pod("2"))
+    assert down == [(Operation.ADD, "2"), (Operation.UPDATE, "4"), (Operation.UPDATE, "5")]
+    turns.settle(3, pod("6"))
+    assert down[3:] == [(Operation.DELETE, "6")]
+    turns.skip(Operation.ADD, pod("8"))
+    assert down[4:] == [(Operation.ADD, "8")]
 
 
 async def test_a_state_file_gives_back_what_it_was_given_and_stays_small(

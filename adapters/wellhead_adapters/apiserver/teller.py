@@ -13,7 +13,7 @@ from wellhead.kubernetes.change import Operation
 from .config import Ordering
 from .events import change_event
 from .lanes import Lanes
-from .ledger import Ledger
+from .ledger import Ledger, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +39,6 @@ class _Sending:
     """An event in its lane. Without the change it was made of: a parsed object weighs five times its text."""
 
     event: CloudEvent
-    operation: Operation
     seen: Seen
     told: Told
     number: int
@@ -118,7 +117,7 @@ class Teller:
         except DeliveryError as error:  # counted and logged by the sink
             if not error.accounted:
                 return
-        sending.told.settle(sending.operation, sending.seen, sending.number)
+        sending.told.settle(sending.seen, sending.number)
 
 
 class Told:
@@ -141,6 +140,7 @@ class Told:
         self._chosen = chosen
         self._is_ready = is_ready
         self._own = own
+        self._turns = Turns(self._put_down)
         self._is_ended = False
 
     @property
@@ -158,16 +158,18 @@ class Told:
         number = self.ledger.begin()
         event = await self._event(change)
         if event is None:
-            self.settle(change.operation, change.seen, number)
+            self.ledger.settle(number)
+            self._turns.skip(change.operation, change.seen)
             return
         seen = change.seen
+        self._turns.begin(number, change.operation, seen)
         by_watch = self._teller.config.ordering is Ordering.WATCH
         key = self.watch if by_watch else f"{change.kind.gvr}/{seen.namespace}/{seen.name}"
-        await self._teller.lanes.put(key, _Sending(event, change.operation, seen, self, number), len(event.data or b""))
+        await self._teller.lanes.put(key, _Sending(event, seen, self, number), len(event.data or b""))
 
     def note(self, seen: Seen) -> None:
-        if self._teller.state is not None and not self.forgotten and (seen.namespace, seen.name) != self._own:
-            self._teller.state.put(self.watch, seen)
+        if (seen.namespace, seen.name) != self._own:
+            self._turns.skip(Operation.UPDATE, seen)
 
     def reach(self, version: str) -> None:
         self.ledger.reach(version)
@@ -175,9 +177,12 @@ class Told:
     def ready(self) -> None:
         self._is_ready()
 
-    def settle(self, operation: Operation, seen: Seen, number: int) -> None:
-        """The change is over: delivered, dead-lettered, refused, or not wanted."""
+    def settle(self, seen: Seen, number: int) -> None:
+        """The change is over: delivered, dead-lettered, or refused."""
         self.ledger.settle(number)
+        self._turns.settle(number, seen)
+
+    def _put_down(self, operation: Operation, seen: Seen) -> None:
         state = self._teller.state
         if state is None or self.forgotten:
             return
