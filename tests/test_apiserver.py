@@ -75,10 +75,15 @@ class Source:
 
 
 class SinkAway(FakeSink):
-    """Takes nothing."""
+    """Takes nothing until it is ``back``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = asyncio.Event()
 
     async def send(self, event: CloudEvent | SdkEvent, /, **how: object) -> None:
-        await asyncio.Event().wait()
+        await self.back.wait()
+        await super().send(event)
 
 
 @asynccontextmanager
@@ -91,9 +96,9 @@ async def watches(
     teller = Teller(sink, of, origin, SystemClock(), state)
     task = asyncio.create_task(Watches(cluster, of, teller, WatchCounters(), is_ready.set).run(), name="watches")
     ready = asyncio.create_task(is_ready.wait())
-    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
     try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
         if task.done():
             await task
         yield Source(cluster, sink, teller, is_ready, task)
@@ -271,6 +276,129 @@ async def test_of_a_namespace_that_is_deleted_while_nobody_runs_the_objects_are_
             await source.settled()
             await source.teller.write()
             assert source.told == (["delete brief/p"] if turn == "first" else [])
+
+
+def put_brief(cluster: FakeCluster) -> None:
+    cluster.put("namespaces", "brief", "", metadata={"labels": {"team": "a"}})
+    cluster.put("pods", "p", "brief")
+
+
+def remove_brief(cluster: FakeCluster) -> None:
+    cluster.remove("pods", "p", "brief")
+    cluster.remove("namespaces", "brief", "")
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("reach", [Reach.CLUSTER, Reach.NAMESPACE])
+@pytest.mark.parametrize("deleted", ["while it ran", "while nobody ran"])
+async def test_of_a_namespace_that_is_deleted_the_objects_are_told_to_be_gone_though_the_sink_is_away_until_a_restart(
+    tmp_path: Path, reach: Reach, deleted: str
+) -> None:
+    cluster = FakeCluster()
+    cluster.put("namespaces", "stays", "", metadata={"labels": {"team": "a"}})
+    put_brief(cluster)
+    of = config(namespace_selector=parse_labels("team=a"), reach=reach)
+
+    async def run(sink: FakeSink, *, meanwhile: bool = False) -> list[str]:
+        async with watches(cluster, of, StateFile(tmp_path / "state"), sink) as source:
+            await source.settled()
+            if meanwhile:
+                remove_brief(cluster)
+            await source.settled()
+            cluster.bookmark()
+            await source.settled()
+            await source.teller.write()
+        return source.told
+
+    if deleted == "while nobody ran":
+        assert await run(FakeSink()) == []
+        remove_brief(cluster)
+        cluster.forget_history()
+    for turn in range(3):
+        assert await run(SinkAway(), meanwhile=deleted == "while it ran" and turn == 0) == []
+    assert await run(FakeSink()) == ["delete brief/p"]
+    assert await run(FakeSink()) == []
+    saved = StateFile(tmp_path / "state")
+    chosen = saved.take("namespaces that are chosen")
+    assert chosen is not None
+    assert [seen.name for seen in chosen.index or ()] == ["stays"]
+    assert saved.take("pods of v1 in brief") is None
+
+
+@pytest.mark.looptime
+async def test_a_namespace_that_is_made_again_before_the_sink_knows_that_it_was_deleted_is_told_as_both(
+    tmp_path: Path,
+) -> None:
+    cluster = FakeCluster()
+    put_brief(cluster)
+    of = config(namespace_selector=parse_labels("team=a"), reach=Reach.NAMESPACE)
+    async with watches(cluster, of, StateFile(tmp_path / "state"), SinkAway()) as source:
+        await source.settled()
+        remove_brief(cluster)
+        await source.settled()
+        put_brief(cluster)
+        await source.settled()
+        cluster.bookmark()
+        await source.settled()
+        await source.teller.write()
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        await source.settled()
+        assert source.told == ["delete brief/p", "add brief/p"]
+        await source.teller.write()
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        await source.settled()
+        cluster.remove("pods", "p", "brief")
+        await source.settled()
+    assert source.told == ["delete brief/p"]
+
+
+@pytest.mark.looptime
+async def test_of_a_namespace_that_is_made_again_a_restart_knows_the_new_objects_though_the_old_ones_are_told_late(
+    tmp_path: Path,
+) -> None:
+    cluster, sink = FakeCluster(), SinkAway()
+    put_brief(cluster)
+    of = config(namespace_selector=parse_labels("team=a"), reach=Reach.NAMESPACE)
+    async with watches(cluster, of, StateFile(tmp_path / "state"), sink) as source:
+        await source.settled()
+        remove_brief(cluster)
+        await source.settled()
+        put_brief(cluster)
+        await source.settled()
+        sink.back.set()
+        await source.settled()
+        await source.teller.write()
+        assert source.told == ["delete brief/p", "add brief/p"]
+    cluster.remove("pods", "p", "brief")
+    cluster.forget_history()
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        await source.settled()
+    assert source.told == ["delete brief/p"]
+
+
+@pytest.mark.looptime
+async def test_a_namespace_that_is_deleted_is_remembered_while_a_kind_was_not_looked_at(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    put_brief(cluster)
+    kinds = parse_resources("apps/v1:Deployment")
+    of = config(resources=kinds, namespace_selector=parse_labels("team=a"), reach=Reach.NAMESPACE)
+    cluster.put("deployments", "d", "brief")
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        await source.settled()
+        await source.teller.write()
+    cluster.remove("deployments", "d", "brief")
+    remove_brief(cluster)
+    cluster.standing["/apis/apps/v1"] = ApiError(503, "ServiceUnavailable", "…")
+    state = StateFile(tmp_path / "state")
+    asyncio.get_running_loop().call_later(60, cluster.bookmark)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(120), watches(cluster, of, state):
+            pass
+    await state.write()
+    cluster.standing.clear()
+    async with watches(cluster, of, StateFile(tmp_path / "state")) as source:
+        await source.settled()
+    assert source.told == ["delete brief/d"]
 
 
 @pytest.mark.looptime

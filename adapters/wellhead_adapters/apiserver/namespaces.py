@@ -36,16 +36,22 @@ class Namespaces:
         *,
         is_ready: Callable[[], None],
         state: State | None = None,
+        is_settled: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """``labels`` asks for those that a namespace has; None where it is not there. ``state`` remembers which were
-        chosen, so that after a restart the objects of one that is no more are told to be gone.
+        chosen, so that after a restart the objects of one that is no more are told to be gone: until all that happened
+        up to the resourceVersion at which it was no more ``is_settled``.
         """
         self.chosen: set[str] = set()
         self.new: set[str] = set()
         """Those that were made since we look: nothing in them is older than our watch."""
         self.gone: dict[str, None] = {}
         """Those that were chosen and are no more."""
+        self._kept: dict[str, str] = {}
+        """Those of them that the state still has, oldest first, and at which version they were no more."""
+        self._reached = ""
         self._state = state
+        self._is_settled = is_settled
         saved = state.take(_CHOSEN) if state is not None else None
         self._before = {seen.name for seen in (saved.index if saved is not None else None) or ()}
         self._selector = selector
@@ -119,13 +125,18 @@ class Namespaces:
         """Every namespace is told of."""
 
     def reach(self, version: str) -> None:
-        """Where it stands does not matter: a restart lists anew."""
+        """A restart lists anew; what matters is which of those that are no more it need not know of."""
+        self._reached = version
+        while self._kept:
+            name, gone_at = next(iter(self._kept.items()))
+            if not self._is_settled(gone_at):
+                break
+            self._release(name)
 
     def ready(self) -> None:
         if not self._listed:
-            for name in self._before - self._known:
+            for name in sorted(self._before - self._known):
                 self._bury(name)
-                self._drop(name)
             if self._state is not None:
                 self._state.position(_CHOSEN, "0")  # it has no other; without one it would count as not listed
         self._listed = True
@@ -145,22 +156,34 @@ class Namespaces:
     def _choose(self, name: str) -> None:
         if name not in self.chosen and self._state is not None:
             self._state.put(_CHOSEN, Seen("", name, "", ""))
+        self._kept.pop(name, None)
         self.chosen.add(name)
 
     def _drop(self, name: str) -> None:
-        if (name in self.chosen or name in self._before) and self._state is not None:
-            self._state.remove(_CHOSEN, Seen("", name, "", ""))
+        if name in self.chosen or name in self._before or name in self._kept:
+            self._release(name)
         self.chosen.discard(name)
-        self._before.discard(name)
 
     def _bury(self, name: str) -> None:
+        """It was chosen and is no more; what was in it may not be told yet."""
+        self.chosen.discard(name)
         _remember(self.gone, name)
+        self._kept.pop(name, None)
+        self._kept[name] = self._reached
+        if len(self._kept) > _MOST_GONE:
+            self._release(next(iter(self._kept)))
+
+    def _release(self, name: str) -> None:
+        """A restart need not know of it."""
+        self._kept.pop(name, None)
+        self._before.discard(name)
+        if self._state is not None:
+            self._state.remove(_CHOSEN, Seen("", name, "", ""))
 
     def _forget(self, name: str) -> None:
         self._timers.pop(name, None)
         if name not in self._known:
             if name in self.chosen:
-                self._drop(name)
                 self._bury(name)
             self.new.discard(name)
             self._tell()

@@ -76,6 +76,10 @@ class Teller:
 
         ``own`` is where we keep our state, if that is among what is watched: it would never come to rest.
         """
+        for told in self._told:
+            if told.watch == watch and told.is_left:  # its namespace is there again, and not all is settled
+                told.come_back(ready)
+                return told
         told = Told(self, watch, Ledger(version), chosen, ready, own)
         self._told.append(told)
         return told
@@ -88,6 +92,19 @@ class Teller:
         self._told = [told for told in self._told if told.watch != watch]
         if self.state is not None:
             self.state.forget(watch)
+
+    def leave(self, watch: str) -> None:
+        """Nothing more will come of this watch: it is forgotten once all that is on its way has landed. Until then a
+        restart is to know of it.
+        """
+        for told in self._told:
+            if told.watch == watch:
+                told.leave()
+
+    def is_settled(self, version: str) -> bool:
+        """Whether no watch has anything on its way, or to come, that happened up to this resourceVersion."""
+        positions = [told.ledger.position for told in self._told]
+        return all(one.isdecimal() and int(one) >= int(version) for one in positions) if version.isdecimal() else False
 
     async def keep(self) -> Never:
         """Put down how far each watch has come, each second if need be; what could not be written is tried again."""
@@ -136,6 +153,8 @@ class Told:
         self.ledger = ledger
         self.forgotten = False
         """Nobody wants to know of it any more."""
+        self.is_left = False
+        """Nobody will, once all of it is settled."""
         self._teller = teller
         self._chosen = chosen
         self._is_ready = is_ready
@@ -151,6 +170,17 @@ class Told:
     def end(self) -> None:
         """Nothing more will be told."""
         self._is_ended = True
+
+    def leave(self) -> None:
+        """Nothing more will be told; what is on its way is not forgotten before it has landed."""
+        self.is_left = True
+        if self.ledger.is_settled:
+            self._teller.forget(self.watch)
+
+    def come_back(self, is_ready: Callable[[], None]) -> None:
+        """More will be told, after all."""
+        self.is_left = False
+        self._is_ready = is_ready
 
     async def take(self, change: Change) -> None:
         if (change.seen.namespace, change.seen.name) == self._own:
@@ -181,6 +211,8 @@ class Told:
         """The change is over: delivered, dead-lettered, or refused."""
         self.ledger.settle(number)
         self._turns.settle(number, seen)
+        if self.is_left:
+            self.leave()
 
     def _put_down(self, operation: Operation, seen: Seen) -> None:
         state = self._teller.state

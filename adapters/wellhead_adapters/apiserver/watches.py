@@ -93,6 +93,7 @@ class Watches:
             self._labels,
             is_ready=lambda: self._is_ready(str(_NAMESPACES)),
             state=self._teller.state,
+            is_settled=lambda version: not self._awaited and self._teller.is_settled(version),
         )
 
     async def _labels(self, namespace: str) -> Mapping[str, str] | None:
@@ -164,12 +165,13 @@ class Watches:
             )
             return
         for name in sorted(namespaces.gone):  # while nobody watched
-            await self._leave(self._reflector(resource, name, announce=True)[0], resource, kind, name, is_gone=True)
+            reflector, _ = self._reflector(resource, name, announce=True)
+            await self._leave(reflector, resource, kind, name, is_gone=True)
         await self._in_each_chosen(resource, kind, namespaces, announce=announce)
 
     async def _in_each_chosen(self, resource: Resource, kind: Kind, namespaces: Namespaces, *, announce: bool) -> None:
         """A watch in each of them, as they come and go."""
-        running: dict[str, tuple[asyncio.Task[None], Reflector]] = {}
+        running: dict[str, tuple[asyncio.Task[Never], Reflector]] = {}
         waiting = set(namespaces.chosen)
 
         def ready(name: str) -> None:
@@ -190,8 +192,8 @@ class Watches:
                 for name in sorted(namespaces.chosen - running.keys()):
                     # What is in a namespace that was made since we look was added since.
                     is_new = announce or name in namespaces.new
-                    reflector, told = self._reflector(resource, name, announce=is_new, ready=partial(ready, name))
-                    task = group.create_task(_run(reflector, told), name=f"watch of {resource.gvr} in {name}")
+                    reflector, _ = self._reflector(resource, name, announce=is_new, ready=partial(ready, name))
+                    task = group.create_task(reflector.run(), name=f"watch of {resource.gvr} in {name}")
                     running[name] = task, reflector
                 if running.keys() == namespaces.chosen:
                     await namespaces.changed()
@@ -200,9 +202,12 @@ class Watches:
         self, reflector: Reflector, resource: Resource, kind: Kind, namespace: str, *, is_gone: bool
     ) -> None:
         """Nobody wants to know of a namespace any more; if it is gone, so is what was in it."""
+        watch = str(self._scope(resource, namespace))
         if is_gone:
             await reflector.tell_all_gone(kind)
-        self._teller.forget(str(self._scope(resource, namespace)))
+            self._teller.leave(watch)
+        else:
+            self._teller.forget(watch)
 
     async def _watch(
         self,
