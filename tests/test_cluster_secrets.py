@@ -272,10 +272,10 @@ spec: {sink: {uri: "http://127.0.0.1:1/"}}
 
 
 @asynccontextmanager
-async def following(folder: Path, cluster: FakeCluster) -> AsyncIterator[None]:
-    """A fleet of frogs that follows its folder and the cluster."""
+async def following(folder: Path, cluster: FakeCluster, *, text: str = FROG) -> AsyncIterator[None]:
+    """A fleet of frogs that follows its folder, where a file holds ``text`` at first, and the cluster."""
     Taker.given, Taker.news = [], asyncio.Event()
-    (folder / "frog.yaml").write_text(FROG)
+    (folder / "frog.yaml").write_text(text)
     world = World(adapters={"frog": lambda: Taker})  # type: ignore[dict-item, return-value]  # as much of an adapter as `Many` needs
     host = Host(FakeTransport(), LoopClock())
     secrets = secrets_of(cluster)
@@ -324,6 +324,46 @@ async def test_a_cluster_in_trouble_ends_nothing_and_is_told_once(
         cluster.put("secrets", "tokens", "team", data=encoded(secretToken="new"))
         await asyncio.sleep(ASK_SECONDS + 1)
         assert Taker.given == ["Frog team/one: old", "Frog team/one: new"]
+
+
+NO_FROG: Final = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: one, namespace: team}
+"""
+
+
+@pytest.mark.looptime
+async def test_a_secret_that_comes_after_the_first_file_which_needs_one_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = FakeCluster()
+    async with following(tmp_path, cluster, text=NO_FROG):
+        await asyncio.sleep(2)
+        (tmp_path / "frog.yaml").write_text(FROG)
+        await asyncio.sleep(3 * ASK_SECONDS)
+        assert Taker.given == []
+        assert [one.message for one in caplog.records if one.levelno == logging.ERROR] == [
+            "files are wrong; what runs goes on"
+        ]
+        cluster.put("secrets", "tokens", "team", data=encoded(secretToken="new"))
+        await asyncio.sleep(ASK_SECONDS + 1)
+        assert Taker.given == ["Frog team/one: new"]
+
+
+@pytest.mark.looptime
+async def test_a_cluster_is_asked_no_more_once_no_file_needs_it(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    async with following(tmp_path, cluster, text=NO_FROG):
+        await asyncio.sleep(2)
+        (tmp_path / "frog.yaml").write_text(FROG)
+        await asyncio.sleep(2)
+        (tmp_path / "frog.yaml").write_text(NO_FROG)
+        await asyncio.sleep(2)
+        asked = len(cluster.requests)
+        assert asked > 0
+        await asyncio.sleep(3 * ASK_SECONDS)
+        assert len(cluster.requests) == asked
 
 
 # --- as a user starts it ---

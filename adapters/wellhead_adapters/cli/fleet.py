@@ -17,7 +17,7 @@ from .cluster_secrets import missing_secrets, stand_ins
 from .plan import Many, Plan, PlannedSource, World, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from wellhead.access import SinkAccess
@@ -37,15 +37,28 @@ _ASK_SECONDS: Final = 10.0
 _GRACE_SECONDS: Final = 10.0
 
 
+class NoPlan(ConfigError):
+    """The files say nothing that can run. ``of_cluster`` is true where they need Secrets of the cluster: asked again, it
+    may have them.
+    """
+
+    def __init__(self, problems: Iterable[Problem], *, of_cluster: bool) -> None:
+        self.of_cluster = of_cluster
+        super().__init__(problems)
+
+
 async def read_plan(files: Sequence[Path], world: World, secrets: ClusterSecrets) -> Plan:
-    """What the files say to run, with what they refer to of the cluster. Raises `ConfigError` with all problems there are."""
+    """What the files say to run, with what they refer to of the cluster. Raises `NoPlan` with all problems there are."""
     problems: list[Problem] = []
     found = _documents(files, problems)
     needed = list(missing_secrets(found, world))
     fetched = stand_ins(needed)  # so that what else is wrong is told as well
     with Collected(problems):
         fetched = await secrets.fetch(needed)
-    return replace(_planned([*found, *fetched], world, problems), of_cluster=bool(needed))
+    try:
+        return replace(_planned([*found, *fetched], world, problems), of_cluster=bool(needed))
+    except ConfigError as error:
+        raise NoPlan(error.problems, of_cluster=bool(needed)) from None
 
 
 def offline_plan(files: Sequence[Path], world: World) -> Plan:
@@ -145,6 +158,9 @@ class Fleet:
             try:
                 await self.apply(await read_plan(files, self._world, self._secrets))
                 self._wrong = ()
+            except NoPlan as error:
+                self._of_cluster = error.of_cluster
+                self._tell_wrong(error, of_files=of_files)
             except ConfigError as error:
                 self._tell_wrong(error, of_files=of_files)
 
