@@ -118,6 +118,18 @@ async def test_an_api_server_that_is_not_there_is_an_error_without_a_status() ->
     assert (caught.value.status, caught.value.reason) == (0, CONNECT)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "ü" * 63])
+async def test_a_host_that_cannot_be_looked_up_is_an_error_without_a_status(host: str) -> None:
+    api = Api(PlainCluster(f"http://{host}:1"))
+    with pytest.raises(ApiError) as caught:
+        await api.get("/api/v1")
+    with pytest.raises(ApiError):
+        await api.lines("/api/v1").open()
+    await api.aclose()
+    assert (caught.value.status, caught.value.reason) == (0, CONNECT)
+    assert "host is no name" in caught.value.message
+
+
 async def test_what_is_no_http_is_an_error() -> None:
     async def garbage(connection: Any) -> None:
         connection.write(b"\x15\x03\x01nonsense\r\n\r\n")
@@ -344,6 +356,10 @@ async def test_a_kubeconfig_that_is_none_is_an_error_that_names_it(tmp_path: Pat
         ("https://127.0.0.1:99999", {}, {}, "server 'https://127.0.0.1:99999'"),
         ("127.0.0.1:6443", {}, {}, "server '127.0.0.1:6443'"),
         ("", {}, {}, "server ''"),
+        ("https://a..b:6443", {}, {}, "server 'https://a..b:6443' has a host that is no name"),
+        (f"https://{'a' * 64}.b:6443", {}, {}, "aaa.b:6443' has a host that is no name"),
+        (f"https://{'ü' * 63}:6443", {}, {}, "üüü:6443' has a host that is no name"),
+        ("http://127.0.0.1:1", {}, {"proxy-url": "http://u:hunter2@a..b:1"}, "proxy-url 'http://…@a..b:1' has a host"),
         ("http://127.0.0.1:1", {}, {"proxy-url": "socks5://127.0.0.1:1080"}, "proxy-url 'socks5://127.0.0.1:1080'"),
         ("http://127.0.0.1:1", {"token": "hunter2\x00"}, {}, "token"),
         ("http://127.0.0.1:1", {"token": "hünter2"}, {}, "token"),
@@ -359,6 +375,12 @@ async def test_what_a_kubeconfig_says_that_no_request_can_be_made_of_is_told(
     assert caught.value.reason == CREDENTIALS
     assert problem in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", f"{'a' * 63}.b", "a.b.", "a_b", "bücher.example"])
+async def test_a_host_of_a_kubeconfig_that_can_be_looked_up_is_left_as_it_is(tmp_path: Path, host: str) -> None:
+    config = kubeconfig(tmp_path / "config", f"https://{host}:6443", {"token": "t"})
+    assert (await KubeconfigCluster(config).approach()).url == f"https://{host}:6443"
 
 
 async def test_a_name_and_a_password_are_shown_as_ever(tmp_path: Path) -> None:

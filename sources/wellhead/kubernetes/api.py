@@ -81,7 +81,7 @@ class Api:
                 timeout=timeout,
                 allow_redirects=False,
             )
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             failed = _failed(error)
             self._anew = failed.reason == TLS
             raise failed from None
@@ -219,6 +219,8 @@ def _failed(error: Exception) -> ApiError:
         return ApiError(0, SILENT, "nothing came in time")
     if isinstance(error, aiohttp.ClientConnectorError):
         return ApiError(0, CONNECT, f"cannot connect to {error.host}:{error.port}: {error.strerror}")
+    if isinstance(error, UnicodeError):  # Python's IDNA has it for names such as a..b
+        return ApiError(0, CONNECT, "cannot connect: the server's or the proxy's host is no name")
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return ApiError(0, GARBLED, "what came is not HTTP")
     return ApiError(0, BROKEN, str(error)[:200] or type(error).__name__)

@@ -139,6 +139,16 @@ def _check_place(what: str, url: str) -> None:
         raise ValueError(f"{shown} has a host or a port that cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError(f"{shown} is no address such as https://10.0.0.1:6443")
+    if not _can_be_looked_up(parts.hostname):
+        raise ValueError(f"{shown} has a host that is no name: between its dots are 1 to 63 characters each")
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Whether it is an address, or a name that asyncio hands to DNS: it raises UnicodeError for any other."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _bearer(authorization: str | None) -> str | None:
