@@ -458,6 +458,21 @@ async def test_what_was_tried_while_no_pod_ran_is_asked_back_by_the_next(tmp_pat
         assert sorted(it.sink.ids) == sorted(keys)
 
 
+@pytest.mark.parametrize("minutes", [0, 3])
+async def test_what_an_older_gitlab_tried_without_a_key_is_asked_back_once(tmp_path: Path, minutes: int) -> None:
+    async with world(tmp_path, Settings(version=(17, 3))) as it:
+        await it.start().registrar.looked()
+        it.sink.up = False
+        await it.push(2)
+        it.gitlab.settings = Settings()  # it is upgraded, and what is resent has a key
+        await asyncio.sleep(minutes * MINUTE)
+        it.sink.up = True
+        await until(lambda: len(it.sink.ids) >= 2)
+        await asyncio.sleep(10 * MINUTE)
+        assert len(it.sink.ids) == 2
+        assert it.replicas[0].registrar.keepers[0].facts.recovered == 2
+
+
 async def test_one_that_no_sink_takes_holds_up_no_other_disables_nothing_and_is_given_up(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
         replica = it.start()

@@ -50,6 +50,7 @@ class LogEntry:
     """The URL with its variables filled in, kept by GitLab as a hash only (`url_hash`)."""
     trigger: str
     idempotency_key: str
+    """Read from the headers, which had none before GitLab 17.4."""
     request_headers: Mapping[str, str] = field(repr=False)
     request_data: Mapping[str, object] = field(repr=False)
     response_headers: Mapping[str, str] = field(repr=False)
@@ -71,7 +72,7 @@ def entry(number: int, delivery: Delivery, outcome: Outcome, *, took: float, now
         url=without_secrets(fired.hook.url),
         sent_to=fired.hook.interpolated_url,
         trigger=fired.trigger,
-        idempotency_key=fired.idempotency_key,
+        idempotency_key=dict(delivery.logged_headers).get("Idempotency-Key", ""),
         request_headers={name: "[REDACTED]" if name in secret else value for name, value in delivery.logged_headers},
         request_data=OVERSIZE_REQUEST_DATA if oversize else redacted(fired.data),
         response_headers=_kept_headers(answer) if answer else {},

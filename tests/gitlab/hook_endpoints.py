@@ -139,7 +139,7 @@ def _resend(gitlab: GitLab, asked: Asked) -> Reply | Send:
 
     The limit is counted first. A disabled webhook resends nothing (422). Any answer is a success here, a 500 too:
     `response_status` tells it; only where none came it is 422. What is sent is what the log kept, under the same
-    `Idempotency-Key`, with the secrets of now.
+    `Idempotency-Key` (another where it had none), with the secrets of now.
     """
     hook = _hook(gitlab, asked)
     _limited(gitlab, asked, "web_hook_event_resend", hook, gitlab.settings.resends_per_minute)
@@ -149,7 +149,8 @@ def _resend(gitlab: GitLab, asked: Asked) -> Reply | Send:
     entry = found[0]
     if entry.sent_to != hook.interpolated_url:
         raise Refused(message(422, "The hook URL has changed, and this log entry cannot be retried"))
-    fired = Fired(hook, entry.trigger, entry.request_data, entry.idempotency_key, resent_body(entry))
+    key = entry.idempotency_key or gitlab.uuid()
+    fired = Fired(hook, entry.trigger, entry.request_data, key, resent_body(entry))
 
     def then(outcome: Outcome | NotSent) -> Reply:
         match outcome:

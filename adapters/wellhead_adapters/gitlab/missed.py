@@ -28,6 +28,7 @@ class Attempt:
 
     id: int
     key: str
+    """The same for all tries of one delivery. See ``keyed``."""
     status: str
     url: str = ""
     at: datetime | None = None
@@ -35,6 +36,8 @@ class Attempt:
     """Its ``X-Gitlab-Event``."""
     whole: bool = True
     """Whether the log holds what was sent: too large, it is left out, and a resend would tell something else."""
+    keyed: bool = True
+    """Whether it has the key from GitLab. It has none from before 17.4, and its resend is an entry with another key."""
 
     @property
     def accepted(self) -> bool:
@@ -49,6 +52,7 @@ class Missed:
     key: str
     tries: int
     whole: bool = True
+    keyed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def missed(log: Iterable[Attempt], url: str) -> tuple[Missed, ...]:
     for attempt in sorted(log, key=lambda attempt: attempt.id):
         by_key.setdefault(attempt.key, []).append(attempt)
     return tuple(
-        Missed(attempts[0].id, key, len(attempts), attempts[0].whole)
+        Missed(attempts[0].id, key, len(attempts), attempts[0].whole, attempts[0].keyed)
         for key, attempts in by_key.items()
         if not any(attempt.accepted for attempt in attempts)
         and attempts[-1].status not in _FOR_GOOD
@@ -105,14 +109,16 @@ def _attempt(item: Mapping[str, object]) -> Attempt | None:
     if type(number) is not int:
         return None
     named = {str(name).lower(): str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    key = named.get("idempotency-key") or named.get("webhook-id")
     return Attempt(
         id=number,
-        key=named.get("idempotency-key") or named.get("webhook-id") or f"entry {number}",
+        key=key or f"entry {number}",
         status=str(item.get("response_status") or ""),
         url=str(item.get("url") or ""),
         at=_instant(item.get("created_at")),
         name=named.get("x-gitlab-event", ""),
         whole=item.get("request_data") != _LEFT_OUT,
+        keyed=bool(key),
     )
 
 

@@ -63,6 +63,7 @@ class Recovery:
         self._doubted = 0  # the entry of the log for which the secret was put once more
         self._rounds_left_to_others = 0
         self._given_up: set[str] = set()
+        self._resent: set[str] = set()  # what has no key from GitLab: another entry stands for it now
         self._failed: dict[str, int] = {}  # how often we asked for it in vain
         self._not_before = 0.0  # in the loop's time
         self._silences = Silences(clock.now(), samples.names)
@@ -73,6 +74,7 @@ class Recovery:
         self._entries.clear()
         self._missed.clear()
         self._failed.clear()
+        self._resent.clear()
         self._silences.forget()
 
     async def ask_back(self, where: Where, webhook: Webhook) -> float | None:
@@ -85,7 +87,8 @@ class Recovery:
             log = await self._open(where, webhook)
             for gap in self._silences.gaps(log, self._clock.now()):
                 self._gap(gap)
-            found = [one for one in missed(log, webhook.url) if self._is_worth_it(one)]
+            self._resent &= {one.key for one in log}
+            found = [one for one in missed(log, webhook.url) if one.key not in self._resent and self._is_worth_it(one)]
             keys = {one.key for one in found}
             self._entries = {one.id: one for one in log if one.key in keys}
             self._failed = {key: times for key, times in self._failed.items() if key in keys}
@@ -105,6 +108,8 @@ class Recovery:
         while self._missed:
             one = self._missed[0]
             status = await self._api.resend(where, webhook.id, one.id)
+            if not one.keyed:
+                self._resent.add(one.key)
             if not Attempt(id=0, key="", status=status).accepted:
                 return await self._asked_in_vain(where, webhook, one)
             self._missed.popleft()
