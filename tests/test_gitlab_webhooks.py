@@ -295,13 +295,18 @@ def test_of_a_gap_that_was_told_nothing_is_told_twice(since: int, until: int, le
         (["0-", "1-", "2-", "3+"], 1000, []),
         (["0-", "1-", "2-", "3-"], 30, []),
         (["0-", "1-", "2-", "3-"], 63, [(3, 63)]),
-        (["0-", "1-", "2-", "3-", "33+"], 40, [(3, 33)]),
+        (["0-", "1-", "2-", "3-", "33s+"], 40, [(3, 33)]),
+        (["0-", "1-", "2-", "3-", "33+"], 1000, []),
+        (["0-", "1-", "2-", "3-", "33-", "38+"], 1000, []),
+        (["0-", "1-", "2-", "3-", "33-", "90-", "200-"], 1000, []),
+        (["0-", "1-", "2-", "3-", "33-", "38+", "50-", "51-", "52-", "53-"], 1000, [(53, 113)]),
         (["0-", "1-", "2-", "3-", "100+"], 100, [(3, 63)]),
         (["0-", "1-", "2-", "3-", "8-", "9-"], 1000, [(3, 63)]),
         (["0-", "1-", "2-", "3-", "33-"], 34, []),
         (["0-", "1-", "2-", "3-", "70-"], 1000, [(3, 63), (70, 190)]),
         (["0-", "1-", "2-", "3-", "70-", "200-"], 1000, [(3, 63), (70, 190), (200, 440)]),
         (["0-", "1-", "2-", "3-", "12+"], 1000, [(3, 12)]),
+        (["0-", "1-", "2-", "3-", "3+"], 1000, []),
         (["0-", "1-", "2-", "3-", "33s-", "34s-", "40s+"], 1000, [(3, 40)]),
         (["0-", "1-", "2-", "3s-"], 1000, [(3, 63)]),
         (["0-", "1-", "2-", "3-", "70+", "71-"], 1000, [(3, 63)]),
@@ -326,6 +331,37 @@ def test_what_gitlab_did_not_try_shows_in_its_log(log: list[str], now: int, gaps
     assert silences.gaps(entries, at(now)) == [], "each is told once"
     silences.forget()
     assert silences.gaps([], at(10_000)) == []
+
+
+def tried(number: int, second: int, status: str) -> Attempt:
+    return Attempt(id=number, key=str(number), status=status, at=MIDNIGHT + timedelta(seconds=second))
+
+
+def test_a_success_that_the_log_shows_after_later_tries_is_counted_all_the_same() -> None:
+    failed = [tried(number, second, "503") for number, second in ((1, 0), (2, 1), (3, 2), (5, 4))]
+    silences = Silences(MIDNIGHT)
+    assert silences.gaps(failed, MIDNIGHT + timedelta(seconds=5)) == []
+    assert silences.gaps([*failed, tried(4, 3, "202")], MIDNIGHT + timedelta(hours=1)) == []
+
+
+def test_a_gap_that_was_told_is_not_told_again_as_another_when_the_log_shows_more() -> None:
+    failed = [tried(number, number, "503") for number in (1, 2, 3, 4)]
+    silences = Silences(MIDNIGHT)
+    assert len(silences.gaps(failed, MIDNIGHT + timedelta(minutes=5))) == 1
+    late = tried(5, 10, "202")
+    assert silences.gaps([*failed, late], MIDNIGHT + timedelta(minutes=6)) == []
+    again = [tried(number, 1000 + number, "503") for number in (6, 7, 8, 9)]
+    told = [Gap(MIDNIGHT + timedelta(seconds=1009), MIDNIGHT + timedelta(seconds=1069))]
+    assert silences.gaps([late, *again], MIDNIGHT + timedelta(hours=1)) == told
+
+
+def test_a_log_that_comes_in_pieces_tells_what_it_tells_as_a_whole() -> None:
+    log = [tried(n, 100 * n, "202" if n % 7 == 0 else "503") for n in range(1, 200)]
+    later = MIDNIGHT + timedelta(days=1)
+    silences = Silences(MIDNIGHT)
+    pieces = [gap for n in range(0, 200, 3) for gap in silences.gaps(log[max(0, n - 20) : n + 3], log[n].at or later)]
+    assert pieces == Silences(MIDNIGHT).gaps(log, later)
+    assert len(pieces) == 199 // 7, "one for each six failures in a row"
 
 
 @pytest.mark.parametrize(("started", "told"), [(0, 1), (69, 1), (71, 0)])

@@ -2,11 +2,13 @@
 
 Nobody saw it where no process of ours ran, or where it was over before one looked. Four failures in a row disable a webhook
 for a minute, each further one for twice as long, up to a day (app/models/concerns/web_hooks/auto_disabling.rb, GitLab 17.11
-and later). A GitLab where that is off tries on meanwhile, which shows; where there was nothing to try, it does not.
+and later). A GitLab where that is off tries on meanwhile, which shows; where there was nothing to try, it does not. A test by hand, of
+a kind that is asked for, passes for such a try.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +25,8 @@ _FIRST: Final = timedelta(minutes=1)
 _LONGEST: Final = timedelta(days=1)
 _UNDER_WAY: Final = timedelta(seconds=10)
 """How long an attempt may take: what ends so soon after a webhook was disabled was under way, and counts for nothing."""
+_LATE: Final = 20
+"""The latest entries, behind which others may still become visible: a page of the log, which is read each time."""
 
 
 class Silences:
@@ -34,48 +38,82 @@ class Silences:
     def __init__(self, started: datetime, samples: Collection[str] = ()) -> None:
         self._started = started
         self._samples = samples
-        self._read = 0  # the last entry
-        self._failures = 0  # in a row
-        self._since: datetime | None = None
-        self._until: datetime | None = None
-        self._found: list[Gap] = []
+        self.forget()
 
     def forget(self) -> None:
         """The webhook is another one."""
-        self._read, self._failures, self._since, self._found = 0, 0, None, []
+        self._settled = 0  # the last entry of those that ``_run`` holds
+        self._run = _Run(self._started)
+        self._latest: dict[int, Attempt] = {}
+        self._told: datetime | None = None  # the end of the last gap
 
     def gaps(self, log: Iterable[Attempt], now: datetime) -> list[Gap]:
         """The gaps that ended in what is new of ``log``, or by now."""
-        for attempt in sorted(log, key=lambda one: one.id):
-            if attempt.id > self._read and attempt.at is not None:
-                self._read = attempt.id
-                self._take(attempt.at, succeeded=attempt.status[:1] in ("2", "3"), forced=attempt.name in self._samples)
-        if self._since is not None and self._until is not None and now >= self._until:
-            self._end(self._until)
-        found, self._found = self._found, []
-        return found
+        self._latest |= {one.id: one for one in log if one.id > self._settled}
+        in_order = sorted(self._latest)
+        run = replace(self._run, found=[])
+        for number in in_order:
+            self._take(run, self._latest[number])
+        run.end_by(now)
+        for number in in_order[:-_LATE]:
+            self._take(self._run, self._latest.pop(number))
+            self._settled = number
+        return [gap for gap in run.found if self._is_new(gap)]
 
-    def _take(self, at: datetime, *, succeeded: bool, forced: bool) -> None:
-        if self._since is not None and self._until is not None:
-            if not succeeded and forced and at < self._until:
-                return
-            if not succeeded and at - self._since <= _UNDER_WAY:
-                return
-            if not succeeded and at < self._until:  # it tries on: nothing is disabled here
-                self._since = None
+    def _take(self, run: _Run, one: Attempt) -> None:
+        if one.at is not None:
+            run.take(one.at, succeeded=one.status[:1] in ("2", "3"), forced=one.name in self._samples)
+
+    def _is_new(self, gap: Gap) -> bool:
+        """Whether it lies behind all that was told: what the log shows late may give a gap that was told another end."""
+        if self._told is not None and gap.since is not None and gap.since < self._told:
+            return False
+        self._told = gap.until
+        return True
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the log has told up to an entry."""
+
+    started: datetime
+    failures: int = 0  # in a row
+    tries_on: bool = False
+    """Whether there was a try among those failures which a GitLab that disables would not have made."""
+    since: datetime | None = None
+    until: datetime | None = None
+    found: list[Gap] = field(default_factory=list)
+
+    def take(self, at: datetime, *, succeeded: bool, forced: bool) -> None:
+        if self.since is not None and self.until is not None and at < self.until:
+            if forced or at - self.since <= _UNDER_WAY:
+                if not succeeded:
+                    return
+                self.end_by(at, enabled=True)
             else:
-                self._end(min(at, self._until))
+                self.since, self.tries_on = None, True
+        self.end_by(at)
         if succeeded:
-            self._failures = 0
-            if at < self._started:
-                self._found.clear()
-            return
-        self._failures += 1
-        if self._failures >= _FAILURES:
-            self._since = at
-            self._until = at + min(_FIRST * (1 << min(self._failures - _FAILURES, 12)), _LONGEST)
+            self._succeed(at)
+        else:
+            self._fail(at)
 
-    def _end(self, until: datetime) -> None:
-        if self._since is not None and until > self._since:
-            self._found.append(Gap(self._since, until))
-        self._since = None
+    def end_by(self, at: datetime, *, enabled: bool = False) -> None:
+        """The webhook is enabled, by a success now or because its time is over."""
+        if self.since is None or self.until is None or (at < self.until and not enabled):
+            return
+        until = min(at, self.until)
+        if until > self.since:
+            self.found.append(Gap(self.since, until))
+        self.since = None
+
+    def _succeed(self, at: datetime) -> None:
+        self.failures, self.tries_on = 0, False
+        if at < self.started:
+            self.found.clear()
+
+    def _fail(self, at: datetime) -> None:
+        self.failures += 1
+        if self.failures >= _FAILURES and not self.tries_on:
+            self.since = at
+            self.until = at + min(_FIRST * (1 << min(self.failures - _FAILURES, 12)), _LONGEST)
