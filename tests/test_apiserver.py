@@ -949,7 +949,10 @@ async def test_a_state_file_that_a_full_disk_cut_short_is_whole_again_when_there
     assert (len(saved.index or ()), saved.version) == (101, "2")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "wellhead-apiserver-1\n* 1\n", "wellhead-apiserver-1\n+ 9 a b c d e\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "wellhead-apiserver-1\n* 1\n", "wellhead-apiserver-1\n+ 9 a b c d e\n", "wellhead-apiserver-1\n= 0\n"],
+)
 def test_a_state_file_that_is_none_of_ours_is_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "state"
     path.write_text(content)

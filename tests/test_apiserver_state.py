@@ -6,10 +6,12 @@ import asyncio
 import base64
 import copy
 import logging
+import tracemalloc
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 
@@ -24,6 +26,13 @@ pytestmark = pytest.mark.looptime
 PATH: Final = "/api/v1/namespaces/ns/configmaps/state"
 FORBIDDEN: Final = ApiError(403, "Forbidden", "configmaps is forbidden")
 WATCH: Final = "pods of v1 in ns (app=web)"
+BROKEN_LINES: Final = (
+    b"+ 9 a b c d e\n",
+    b"= 0\n",
+    b"= 0 w\n@ 0 torn",
+    b"= 0 w\x0b",
+    b"\xff\n",
+)
 
 
 @dataclass
@@ -147,7 +156,12 @@ async def test_what_somebody_put_beside_it_stays() -> None:
         ({"game.properties": "lives=3"}, b"", "is no state of ours"),
         ({"source": "ns/pond", "format": "wellhead-apiserver-9"}, b"", "is no state of ours"),
         ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, b"nonsense", "is broken"),
-        ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, zlib.compress(b"+ 9 a b c d e\n"), "is broken"),
+        *[
+            ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, zlib.compress(text), "is broken")
+            for text in BROKEN_LINES
+        ],
+        ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, zlib.compress(b"= 0 w\n")[:-1], "is broken"),
+        ({"source": "ns/pond", "format": "wellhead-apiserver-2"}, zlib.compress(b"= 0 w\n") + b"more", "is broken"),
     ],
 )
 async def test_what_is_none_of_ours_is_told_and_left_alone(data: dict[str, str], octets: bytes, problem: str) -> None:
@@ -156,6 +170,46 @@ async def test_what_is_none_of_ours_is_told_and_left_alone(data: dict[str, str],
     with pytest.raises(ConfigError, match="APISERVER_STATE_CONFIG_MAP") as caught:
         await opened(FakeConfigMap(body))
     assert problem in str(caught.value)
+
+
+async def test_a_small_one_that_would_unpack_to_a_huge_one_is_broken_and_is_not_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.state_map.MOST_UNPACKED", 10_000)
+    lines = b"= 0 w\n" + b"+ 0 ns name uid 1 \n" * 100_000
+    binary = {"state": base64.b64encode(zlib.compress(lines)).decode()}
+    data = {"source": "ns/pond", "format": "wellhead-apiserver-2"}
+    body = {"metadata": {"resourceVersion": "1"}, "data": data, "binaryData": binary}
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="is broken"):
+            await opened(FakeConfigMap(body))
+        assert tracemalloc.get_traced_memory()[1] < len(lines) // 4
+    finally:
+        tracemalloc.stop()
+
+
+async def test_what_it_would_not_unpack_it_does_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.state_map.MOST_UNPACKED", 10_000)
+    server = FakeConfigMap()
+    state = await opened(server)
+    for number in range(1000):
+        state.put(WATCH, seen(number))
+    state.position(WATCH, "7")
+    await state.write()
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert (saved.index, saved.version) == (None, "7")
+
+
+async def test_a_uid_that_no_server_gives_does_no_harm() -> None:
+    lines = f"= 0 {quote(WATCH, safe='')}\n+ 0 ns name %00{quote('é' * 9)} 1 \n@ 0 5\n"
+    binary = {"state": base64.b64encode(zlib.compress(lines.encode())).decode()}
+    data = {"source": "ns/pond", "format": "wellhead-apiserver-2"}
+    state = await opened(FakeConfigMap({"metadata": {"resourceVersion": "1"}, "data": data, "binaryData": binary}))
+    saved = state.take(WATCH)
+    assert saved is not None
+    assert list(saved.index or ()) == [Seen("ns", "name", "é" * 9, "1")]
 
 
 # --- how often, how much ---

@@ -73,7 +73,7 @@ def read(lines: Iterable[str]) -> dict[str, Saved]:
             break
         sign, number, *fields = line.rstrip("\n").split(" ")
         values = [unquote(one) for one in fields]
-        if sign == "=":
+        if sign == "=" and len(values) == 1:
             named[number] = values[0]
             watches.setdefault(values[0], Saved(Index(), ""))
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import logging
 import zlib
 from typing import TYPE_CHECKING, Final, Protocol
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_OCTETS: Final = 1_000_000
 """What a ConfigMap may hold is 1 MiB, names and annotations included."""
+MOST_UNPACKED: Final = 16 << 20
+"""What it may be unpacked to: five times what lines with random uids come to. A zlib of 1 MB may hold 1 GB of nothing."""
 _FORMAT: Final = "wellhead-apiserver-2"
 _SHORTEST_SECONDS: Final = 5.0
 _OCTETS_A_SECOND: Final = 20_000
@@ -82,7 +85,7 @@ class StateMap:
             await self._create({})
             return
         self._version = _version(body)
-        self._saved = self._read(body)
+        self._saved = await asyncio.to_thread(self._read, body)
         for watch, saved in self._saved.items():
             kept = self._of(watch)
             kept.version = saved.version
@@ -135,8 +138,9 @@ class StateMap:
 
     async def _put_down(self) -> int:
         """Write all of it. Returns how many octets that were."""
-        octets = await asyncio.to_thread(zlib.compress, self._text(with_objects=True), 6)
-        roomless = len(octets) > MOST_OCTETS
+        text = self._text(with_objects=True)
+        octets = await asyncio.to_thread(zlib.compress, text, 6)
+        roomless = len(octets) > MOST_OCTETS or len(text) > MOST_UNPACKED
         if roomless:
             octets = await asyncio.to_thread(zlib.compress, self._text(with_objects=False), 6)
         if roomless and not self._is_roomless:
@@ -214,8 +218,8 @@ class StateMap:
         if not self._whose(body):
             return {}
         try:
-            octets = zlib.decompress(base64.b64decode(_encoded(body), validate=True))
-            return read(octets.decode().splitlines(keepends=True))
+            octets = _unpacked(base64.b64decode(_encoded(body), validate=True))
+            return read(io.TextIOWrapper(io.BytesIO(octets), encoding="utf-8", newline="\n"))
         except (ValueError, zlib.error):
             raise ConfigError([self._problem("is broken: delete it to begin anew")]) from None
 
@@ -225,6 +229,18 @@ class StateMap:
 
 def _key(seen: Seen) -> str:
     return f"{seen.namespace}/{seen.name}"
+
+
+def _unpacked(octets: bytes) -> bytes:
+    """All of it, and no more than it may be. Raises ValueError, or ``zlib.error``, where that is not so."""
+    unpacking = zlib.decompressobj()
+    text = unpacking.decompress(octets, MOST_UNPACKED)
+    if not unpacking.eof:
+        text += unpacking.decompress(unpacking.unconsumed_tail, 1)  # the end may be left where there was just room
+    is_whole = unpacking.eof and not unpacking.unused_data and len(text) <= MOST_UNPACKED
+    if not is_whole or (text and not text.endswith(b"\n")):
+        raise ValueError("it is cut short, or too long")
+    return text
 
 
 def _encoded(body: Mapping[str, object]) -> str:

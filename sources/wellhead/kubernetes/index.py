@@ -84,7 +84,7 @@ def _packed(seen: Seen) -> bytes:
 
 
 def _text(uid: str) -> bytes:
-    return uid.replace(" ", "").encode()
+    return uid.replace(" ", "").lstrip("\0").encode()
 
 
 def _unpacked(key: str, packed: bytes) -> Seen:
