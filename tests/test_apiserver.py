@@ -859,6 +859,20 @@ async def test_a_change_that_no_event_can_say_is_told_and_holds_up_nothing(caplo
     assert "a change is lost: no event can say it" in caplog.text
 
 
+def test_a_ledger_that_starts_over_has_no_position_until_all_is_settled() -> None:
+    ledger = Ledger("5")
+    first = ledger.begin()
+    ledger.reach("6")
+    ledger.start_over()
+    second = ledger.begin()
+    ledger.reach("9")
+    assert ledger.position == ""
+    ledger.settle(first)
+    assert ledger.position == ""
+    ledger.settle(second)
+    assert ledger.position == "9"
+
+
 def test_a_ledger_stands_before_the_first_that_is_not_settled() -> None:
     ledger = Ledger("5")
     first = ledger.begin()
@@ -925,6 +939,26 @@ async def test_a_state_file_gives_back_what_it_was_given_and_stays_small(
     assert again.take("a watch (app=web)") is None
     assert again.take("other") is None, "its first list never ended"
     assert len(path.read_text().splitlines()) < 250
+
+
+async def test_a_state_file_forgets_a_list_that_never_ended_and_a_position_that_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state"
+    state = StateFile(path)
+    state.put("w", Seen("ns", "gone", "uid-gone", "1"))
+    await state.write()
+    state = StateFile(path)
+    assert state.take("w") is None
+    state.put("w", Seen("ns", "a", "uid-a", "1"))
+    state.position("w", "7")
+    await state.write()
+    saved = StateFile(path).take("w")
+    assert saved is not None
+    assert [seen.name for seen in saved.index or ()] == ["a"]
+    state.start_over("w")
+    await state.write()
+    assert StateFile(path).take("w") is None
 
 
 async def test_a_state_file_that_a_full_disk_cut_short_is_whole_again_when_there_is_room(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
+from tests.fake_cluster import FakeCluster
+from tests.test_apiserver import config, watches
 
 from wellhead.errors import ConfigError
 from wellhead.kubernetes.errors import ApiError
@@ -79,6 +81,15 @@ class FakeConfigMap:
         self.body = copy.deepcopy(body)
         self.writes.append(asyncio.get_running_loop().time())
         return {"metadata": body["metadata"]}
+
+
+def _state(lines: str) -> dict[str, Any]:
+    """What is in a ConfigMap that holds these lines."""
+    return {
+        "metadata": {"resourceVersion": "1"},
+        "data": {"source": "ns/pond", "format": "wellhead-apiserver-2"},
+        "binaryData": {"state": base64.b64encode(zlib.compress(lines.encode())).decode()},
+    }
 
 
 async def opened(server: FakeConfigMap, source: str = "ns/pond") -> StateMap:
@@ -176,10 +187,8 @@ async def test_a_small_one_that_would_unpack_to_a_huge_one_is_broken_and_is_not_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("wellhead_adapters.apiserver.state_map.MOST_UNPACKED", 10_000)
-    lines = b"= 0 w\n" + b"+ 0 ns name uid 1 \n" * 100_000
-    binary = {"state": base64.b64encode(zlib.compress(lines)).decode()}
-    data = {"source": "ns/pond", "format": "wellhead-apiserver-2"}
-    body = {"metadata": {"resourceVersion": "1"}, "data": data, "binaryData": binary}
+    lines = "= 0 w\n" + "+ 0 ns name uid 1 \n" * 100_000
+    body = _state(lines)
     tracemalloc.start()
     try:
         with pytest.raises(ConfigError, match="is broken"):
@@ -204,9 +213,7 @@ async def test_what_it_would_not_unpack_it_does_not_write(monkeypatch: pytest.Mo
 
 async def test_a_uid_that_no_server_gives_does_no_harm() -> None:
     lines = f"= 0 {quote(WATCH, safe='')}\n+ 0 ns name %00{quote('é' * 9)} 1 \n@ 0 5\n"
-    binary = {"state": base64.b64encode(zlib.compress(lines.encode())).decode()}
-    data = {"source": "ns/pond", "format": "wellhead-apiserver-2"}
-    state = await opened(FakeConfigMap({"metadata": {"resourceVersion": "1"}, "data": data, "binaryData": binary}))
+    state = await opened(FakeConfigMap(_state(lines)))
     saved = state.take(WATCH)
     assert saved is not None
     assert list(saved.index or ()) == [Seen("ns", "name", "é" * 9, "1")]
@@ -277,6 +284,59 @@ async def test_what_has_no_room_keeps_its_position_and_that_is_told_once(
     saved = (await opened(server)).take(WATCH)
     assert saved is not None
     assert list(saved.index or ()) == [seen(0, "29")]
+
+
+async def test_what_had_no_room_is_not_taken_for_all_there_is_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.state_map.MOST_OCTETS", 1000)
+    server, cluster = FakeConfigMap(), FakeCluster()
+    for number in range(200):
+        cluster.put("pods", f"p{number}")
+    told = []
+    for turn in ("no room", "resumes", "after a gap", "after a gap that can be compared"):
+        async with watches(cluster, config(), await opened(server)) as source:
+            if turn == "resumes":
+                cluster.put("pods", "p0", spec={})
+            await source.settled()
+            await source.teller.write(last=True)
+        told.append(source.told)
+        saved = (await opened(server)).take("pods of v1 in ns")
+        assert saved is not None
+        if turn == "resumes":
+            assert saved.index is None
+            monkeypatch.setattr("wellhead_adapters.apiserver.state_map.MOST_OCTETS", 1_000_000)
+        if turn in ("resumes", "after a gap"):
+            cluster.remove("pods", f"p{len(told)}")
+            cluster.forget_history()
+    assert told == [[], ["update ns/p0"], [], ["delete ns/p3"]]
+
+
+async def test_a_list_that_has_nothing_to_compare_with_leaves_no_position_before_it_is_whole() -> None:
+    server = FakeConfigMap(_state(f"= 0 {quote(WATCH, safe='')}\n! 0\n@ 0 5\n"))
+    state = await opened(server)
+    saved = state.take(WATCH)
+    assert saved is not None
+    state.put(WATCH, seen(0))
+    state.start_over(WATCH)
+    state.put(WATCH, seen(1))
+    await state.write()
+    assert (await opened(server)).take(WATCH) is None
+    state.position(WATCH, "9")
+    await state.write(last=True)
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert (list(saved.index or ()), saved.version) == ([seen(0), seen(1)], "9")
+
+
+async def test_of_a_list_that_never_ended_nothing_is_left_in_the_next_one() -> None:
+    server = FakeConfigMap(_state(f"= 0 {quote(WATCH, safe='')}\n+ 0 ns gone u 1 \n"))
+    state = await opened(server)
+    assert state.take(WATCH) is None
+    state.put(WATCH, seen(0))
+    state.position(WATCH, "9")
+    await state.write()
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert list(saved.index or ()) == [seen(0)]
 
 
 # --- when it cannot be written ---

@@ -37,6 +37,7 @@ class Recorder:
     state: dict[tuple[str, str], str] = field(default_factory=dict)
     noted: dict[tuple[str, str], str] = field(default_factory=dict)
     version: str = ""
+    over: int = 0
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -51,6 +52,10 @@ class Recorder:
 
     def note(self, seen: Seen) -> None:
         self.noted[seen.namespace, seen.name] = seen.version
+
+    def start_over(self) -> None:
+        self.version = ""
+        self.over += 1
 
     def reach(self, version: str) -> None:
         self.version = version
@@ -104,6 +109,39 @@ def truth(cluster: FakeCluster, resource: str = "pods") -> dict[tuple[str, str],
 
 
 WAYS = pytest.mark.parametrize("watch_lists", [True, False], ids=["watch list", "pages"])
+
+
+# --- a saved position ---
+
+
+async def test_a_gap_after_a_position_without_an_index_is_told_once_however_often_the_list_breaks_off() -> None:
+    cluster = FakeCluster(watch_lists=False)
+    cluster.put("pods", "a")
+    async with watching(cluster, version=str(cluster.revision)) as recorder:
+        cluster.put("pods", "b")
+        await recorder.until(cluster)
+        cluster.faults = [("limit=500", ApiError(0, BROKEN, "the connection broke"))] * 3
+        for lists in (4, 5):
+            cluster.forget_history()
+            cluster.break_streams(GONE)
+            await cluster.asked("limit=500", lists)
+            cluster.put("pods", "c")
+            await recorder.until(cluster)
+    assert recorder.over == 1
+
+
+async def test_a_gap_is_no_reason_to_start_over_where_there_is_an_index_or_no_position() -> None:
+    cluster = FakeCluster(watch_lists=False)
+    cluster.put("pods", "a")
+    saved: tuple[dict[str, Any], ...] = ({}, {"version": str(cluster.revision), "index": Index()})
+    for position in saved:
+        async with watching(cluster, **position) as recorder:
+            cluster.requests.clear()
+            cluster.break_streams(GONE)
+            await cluster.asked("limit=500")
+            cluster.put("pods", "b")
+            await recorder.until(cluster)
+        assert not recorder.over
 
 
 # --- the start ---

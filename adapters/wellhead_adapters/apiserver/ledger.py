@@ -41,6 +41,11 @@ class Ledger:
         """All changes up to this version were begun."""
         self._reached = version
 
+    def start_over(self) -> None:
+        """Where it stood counts for nothing any more: there is no position until all of a new list is settled."""
+        self._reached = ""
+        self._open = dict.fromkeys(self._open, "")
+
     def settle(self, number: int) -> None:
         """A change that was begun is over."""
         del self._open[number]

@@ -124,6 +124,9 @@ class Namespaces:
     def note(self, seen: Seen) -> None:
         """Every namespace is told of."""
 
+    def start_over(self) -> None:
+        """Never called: no position is saved of its watch."""
+
     def reach(self, version: str) -> None:
         """A restart lists anew; what matters is which of those that are no more it need not know of."""
         self._reached = version
@@ -138,6 +141,7 @@ class Namespaces:
             for name in sorted(self._before - self._known):
                 self._bury(name)
             if self._state is not None:
+                self._state.start_over(_CHOSEN)  # all of them were put
                 self._state.position(_CHOSEN, "0")  # it has no other; without one it would count as not listed
         self._listed = True
         self._is_ready()

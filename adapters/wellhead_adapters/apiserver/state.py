@@ -40,6 +40,11 @@ class State(Protocol):
     def position(self, watch: str, version: str, /) -> None:
         """A restart may go on from here."""
 
+    def start_over(self, watch: str, /) -> None:
+        """Its position counts for nothing any more. Once it has one again, all of its objects were put since it was taken,
+        or were in what was taken.
+        """
+
     def forget(self, watch: str, /) -> None:
         """Nobody wants to know of this watch any more."""
 
@@ -63,7 +68,10 @@ class StateFile:
 
     def take(self, watch: str) -> Saved | None:
         saved = self._watches.pop(watch, None)
-        return saved if saved is not None and saved.version else None
+        if saved is None or (saved.version and saved.index is not None):
+            return saved
+        self.forget(watch)  # else what a list that never ended had shown would mingle with what the next one shows
+        return None
 
     def put(self, watch: str, seen: Seen) -> None:
         self._pending.append(object_line(self._number(watch), seen))
@@ -75,6 +83,10 @@ class StateFile:
         if version and self._positions.get(watch) != version:
             self._positions[watch] = version
             self._pending.append(position_line(self._number(watch), version))
+
+    def start_over(self, watch: str) -> None:
+        self._positions[watch] = ""
+        self._pending.append(position_line(self._number(watch), ""))
 
     def forget(self, watch: str) -> None:
         self._positions.pop(watch, None)

@@ -56,6 +56,8 @@ class _Kept:
         self.number = number
         self.objects: dict[str, str] = {}
         self.version = ""
+        self.is_partial = False
+        """There was no room for its objects, and it was not listed since: those that are here are not all."""
 
 
 class StateMap:
@@ -89,12 +91,16 @@ class StateMap:
         for watch, saved in self._saved.items():
             kept = self._of(watch)
             kept.version = saved.version
+            kept.is_partial = saved.index is None
             for seen in saved.index or ():
                 kept.objects[_key(seen)] = object_line(kept.number, seen)
 
     def take(self, watch: str) -> Saved | None:
         saved = self._saved.pop(watch, None)
-        return saved if saved is not None and saved.version else None
+        if saved is None or saved.version:
+            return saved
+        self.forget(watch)  # else what a list that never ended had shown would mingle with what the next one shows
+        return None
 
     def put(self, watch: str, seen: Seen) -> None:
         kept = self._of(watch)
@@ -110,6 +116,11 @@ class StateMap:
         if version and version != kept.version:
             kept.version = version
             self._moved = True
+
+    def start_over(self, watch: str) -> None:
+        kept = self._of(watch)
+        kept.version, kept.is_partial = "", False
+        self._changed = True
 
     def forget(self, watch: str) -> None:
         self._changed = self._kept.pop(watch, None) is not None or self._changed
@@ -188,7 +199,7 @@ class StateMap:
         lines: list[str] = []
         for watch, kept in self._kept.items():
             lines.append(watch_line(kept.number, watch))
-            if with_objects:
+            if with_objects and not kept.is_partial:
                 lines += kept.objects.values()
             else:
                 lines.append(roomless_line(kept.number))

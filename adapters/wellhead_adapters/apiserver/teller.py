@@ -201,6 +201,11 @@ class Told:
         if (seen.namespace, seen.name) != self._own:
             self._turns.skip(Operation.UPDATE, seen)
 
+    def start_over(self) -> None:
+        self.ledger.start_over()
+        if self._teller.state is not None and not self.forgotten:
+            self._teller.state.start_over(self.watch)
+
     def reach(self, version: str) -> None:
         self.ledger.reach(version)
 

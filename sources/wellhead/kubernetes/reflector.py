@@ -66,6 +66,11 @@ class Receiver(Protocol):
     def note(self, seen: Seen, /) -> None:
         """An object that is there, of which nobody wants to be told."""
 
+    def start_over(self) -> None:
+        """A list begins with no index to compare it with, only a position, which counts for nothing any more: what is
+        there is what is told from now on, and what was told since the start.
+        """
+
     def reach(self, version: str, /) -> None:
         """Everything up to this resourceVersion was told."""
 
@@ -152,6 +157,7 @@ class Reflector:
         self._announce = announce or index is not None
         self._index = index if index is not None else Index()
         self._version = version
+        self._is_blind = bool(version) and index is None
         self._counters = counters or WatchCounters()
         self._kind: Kind | None = None
         self._phase = Phase.WATCH
@@ -195,6 +201,9 @@ class Reflector:
             self._counters.lists += 1
             if self._version and not self._announce:  # a saved position without an index to compare with
                 _log.error("what happened while nobody watched is not known", extra={"watch": str(self._scope)})
+            if self._is_blind:
+                self._is_blind = False  # not again: what a list that broke off told is known
+                self._receiver.start_over()
             if self._watch_lists:
                 await self._watch_list()
                 return
