@@ -204,6 +204,7 @@ class FakeStream:
         self._target = target
         self._accept = accept
         self._lines: asyncio.Queue[bytes | ApiError | None] = asyncio.Queue()
+        self._since = 0
 
     @property
     def resource(self) -> str:
@@ -232,7 +233,7 @@ class FakeStream:
             end = {"resourceVersion": str(cluster.revision), "annotations": {"k8s.io/initial-events-end": "true"}}
             self.push({"type": "BOOKMARK", "object": {"metadata": end}})
             return
-        since = int(query["resourceVersion"])
+        since = self._since = int(query["resourceVersion"])
         if since < cluster.oldest:
             gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
             self.push({"type": "ERROR", "object": gone})
@@ -243,8 +244,8 @@ class FakeStream:
 
     def tell(self, told: Told) -> None:
         inside = self._namespace in ("", told.object["metadata"].get("namespace", ""))
-        if told.resource != self._resource or not inside:
-            return
+        if told.resource != self._resource or not inside or told.revision <= self._since:
+            return  # a real one says nothing, either, before it has come to the version it was asked for
         is_meant = self._selector.matches(_labels(told.object))
         was_meant = told.before is not None and self._selector.matches(_labels(told.before))
         kind = told.type

@@ -114,6 +114,70 @@ WAYS = pytest.mark.parametrize("watch_lists", [True, False], ids=["watch list", 
 # --- a saved position ---
 
 
+@WAYS
+async def test_a_saved_position_that_is_ahead_of_the_server_is_told_aloud_and_listed_instead(
+    watch_lists: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = FakeCluster(watch_lists=watch_lists)
+    kept = cluster.put("pods", "kept")
+    index = Index()
+    index.put(Seen("ns", "kept", kept["metadata"]["uid"], str(cluster.revision + 50_000)))
+    index.put(Seen("ns", "of another cluster", "uid", "7"))
+    cluster.put("pods", "unknown")
+    async with watching(cluster, index=index, version=str(cluster.revision + 100_000)) as recorder:
+        cluster.put("pods", "kept")
+        cluster.put("pods", "later")
+        cluster.remove("pods", "unknown")
+        await recorder.until(cluster)
+    assert sorted(recorder.told[:3]) == ["add unknown", "delete of another cluster", "update kept"]
+    assert recorder.told[3:] == ["update kept", "add later", "delete unknown"]
+    assert recorder.state == truth(cluster)
+    assert caplog.text.count("the saved position is ahead of the server") == 1
+
+
+async def test_a_saved_position_ahead_of_the_server_without_an_index_leaves_its_watch_to_start_over() -> None:
+    cluster = FakeCluster()
+    async with watching(cluster, version=str(cluster.revision + 100_000)) as recorder:
+        cluster.put("pods", "a")
+        await recorder.until(cluster)
+    assert (recorder.told, recorder.over) == (["add a"], 1)
+
+
+async def test_a_restored_object_that_changed_in_nothing_that_counts_is_noted_in_the_version_it_has_now() -> None:
+    cluster = FakeCluster()
+    pod = cluster.put("pods", "a", spec={"x": 1})
+    index = Index()
+    index.put(Seen("ns", "a", pod["metadata"]["uid"], str(cluster.revision + 50_000), "same"))
+    manner = Manner(digest=lambda _: "same")
+    async with watching(cluster, index=index, version=str(cluster.revision + 100_000), manner=manner) as recorder:
+        await recorder.until(cluster)
+    assert (recorder.told, recorder.noted) == ([], truth(cluster))
+
+
+@pytest.mark.parametrize("status", [403, 405, 406, 429, 503, 0])
+async def test_where_the_server_does_not_say_how_far_it_is_a_saved_position_is_resumed(status: int) -> None:
+    cluster = FakeCluster(faults=[("limit=1", ApiError(status, BROKEN if not status else "", "not now"))])
+    since = str(cluster.revision)
+    cluster.put("pods", "a")
+    async with watching(cluster, index=Index(), version=since) as recorder:
+        await recorder.until(cluster)
+    assert recorder.told == ["add a"]
+    assert not any("sendInitialEvents" in request or "limit=500" in request for request in cluster.requests)
+
+
+async def test_how_far_the_server_is_is_asked_once_and_only_where_a_position_was_saved() -> None:
+    cluster = FakeCluster()
+    for version, times in (("", 0), (str(cluster.revision), 1)):
+        async with watching(cluster, index=Index() if version else None, version=version) as recorder:
+            cluster.put("pods", "a")
+            await recorder.until(cluster)
+            cluster.break_streams()
+            cluster.put("pods", "a")
+            await recorder.until(cluster)
+        assert sum("limit=1" in request for request in cluster.requests) == times
+
+
 async def test_a_gap_after_a_position_without_an_index_is_told_once_however_often_the_list_breaks_off() -> None:
     cluster = FakeCluster(watch_lists=False)
     cluster.put("pods", "a")

@@ -157,6 +157,7 @@ class Reflector:
         self._announce = announce or index is not None
         self._index = index if index is not None else Index()
         self._version = version
+        self._is_proven = not version
         self._is_blind = bool(version) and index is None
         self._counters = counters or WatchCounters()
         self._kind: Kind | None = None
@@ -197,7 +198,7 @@ class Reflector:
         """Find the kind and list, where that must be, then watch until the stream ends."""
         if self._kind is None or do is Do.FIND:
             self._kind = await self._find()
-        if do is not Do.RESUME or not self._version:
+        if do is not Do.RESUME or not self._version or await self._is_ahead():
             self._counters.lists += 1
             if self._version and not self._announce:  # a saved position without an index to compare with
                 _log.error("what happened while nobody watched is not known", extra={"watch": str(self._scope)})
@@ -209,6 +210,34 @@ class Reflector:
                 return
             await self._list()
         await self._resume()
+
+    async def _is_ahead(self) -> bool:
+        """Whether the server has not come to the saved position yet, which then is another server's, or of a time before
+        its data was restored. A watch from there would tell nothing, and no error, until it has.
+        """
+        if self._is_proven:
+            return False
+        self._phase = Phase.WATCH
+        version = await self._latest()
+        self._is_proven = True
+        if not (version.isdecimal() and self._version.isdecimal() and int(version) < int(self._version)):
+            return False
+        facts = {"watch": str(self._scope), "saved": self._version, "server": version}
+        _log.error(
+            "the saved position is ahead of the server: is it another's, or was it restored? listing", extra=facts
+        )
+        return True
+
+    async def _latest(self) -> str:
+        """The resourceVersion that the server is at; "" where it does not tell us. Without selectors: one object will do."""
+        try:
+            async with self._manner.gate:
+                page = await self._api.get(query(self._path(), limit=1), accept=METADATA_LIST)
+        except ApiError as error:
+            if error.status in (403, 405, 406):  # what matters is whether the watch is allowed
+                return ""
+            raise
+        return str(metadata_of(page).get("resourceVersion") or "")
 
     async def _find(self) -> Kind:
         self._phase = Phase.LIST
@@ -310,7 +339,12 @@ class Reflector:
         if not self._scope.holds(now.namespace):
             return
         known = self._index.get(now.namespace, now.name)
-        for operation in listed(now, known):
+        operations = listed(now, known)
+        if not operations and now != known:
+            self._receiver.note(
+                now
+            )  # in a version that whoever resumes has to know: it may be lower, on a restored server
+        for operation in operations:
             if not self._announce:
                 self._receiver.note(now)
             elif operation is Operation.DELETE and known is not None:
