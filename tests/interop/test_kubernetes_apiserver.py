@@ -197,6 +197,22 @@ async def test_killed_and_started_again_it_goes_on_where_it_was(kube: Kube, tmp_
     assert all(len(bodies) == 1 for bodies in told.values()), "the same id means the same change"
 
 
+async def test_a_position_of_another_cluster_is_listed_and_compared(kube: Kube, tmp_path: Path) -> None:
+    place = Place(kube, "ahead", tmp_path)
+    place.put("there", x="1")
+    listed = kube.request("GET", f"/api/v1/namespaces/{place.namespace}/configmaps")
+    ahead = int(listed["metadata"]["resourceVersion"]) + 100_000
+    state = tmp_path / "state"
+    watch = f"= 0 configmaps%20of%20v1%20in%20{place.namespace}"
+    state.write_text(f"wellhead-apiserver-1\n{watch}\n+ 0 {place.namespace} old uid-old 7 \n@ 0 {ahead}\n")
+    async with RecordingSink() as sink, place.watching(sink, *RESOURCE, "--state-file", str(state)) as program:
+        await place.told(sink)
+        place.put("new", x="1")
+        await place.told(sink)
+        assert "ahead of the server" in program.stderr.text
+    assert [event.type.rpartition(".")[2] for event in sink.events if event.extensions["name"] == "old"] == ["delete"]
+
+
 async def test_rights_that_are_taken_and_given_back_cost_no_change(brittle_kube: Kube, tmp_path: Path) -> None:
     place = Place(brittle_kube, "rights", tmp_path)
     binding = {
