@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import logging
 import tracemalloc
@@ -18,7 +19,7 @@ from tests.fake_cluster import FakeCluster
 from tests.test_apiserver import config, watches
 
 from wellhead.errors import ConfigError
-from wellhead.kubernetes.errors import ApiError
+from wellhead.kubernetes.errors import SILENT, ApiError
 from wellhead.kubernetes.index import Seen
 from wellhead.kubernetes.wire import JSON
 from wellhead_adapters.apiserver.state_map import StateMap
@@ -401,6 +402,32 @@ async def test_a_write_that_was_cancelled_or_whose_answer_was_lost_is_nobody_els
     await state.write(last=True)
     assert len(server.writes) == 1 + 2
     assert not caplog.records
+
+
+async def test_writes_whose_answers_were_lost_are_nobody_elses_when_there_is_more_to_write_since(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeConfigMap()
+    state = await opened(server)
+    patch = server.patch
+
+    async def deaf(path: str, body: Mapping[str, Any], /, *, accept: str = JSON) -> Mapping[str, object]:
+        await patch(path, body, accept=accept)
+        raise ApiError(0, SILENT, "nothing came in time")
+
+    for version, way in (("1", deaf), ("2", deaf), ("3", patch), ("4", deaf), ("5", patch)):
+        monkeypatch.setattr(server, "patch", way)
+        state.position(WATCH, version)
+        with pytest.raises(ConfigError) if way is deaf else contextlib.nullcontext():
+            await state.write(last=True)
+    assert not caplog.records
+    saved = (await opened(server)).take(WATCH)
+    assert saved is not None
+    assert saved.version == "5"
+    server.touch()
+    state.position(WATCH, "6")
+    await state.write(last=True)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING], "that was somebody else"
 
 
 async def test_it_does_not_write_over_the_state_of_another_source_that_came_later() -> None:

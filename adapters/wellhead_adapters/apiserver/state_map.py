@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import logging
 import zlib
@@ -70,7 +71,9 @@ class StateMap:
         self._name = name
         self._called = f"{namespace}/{name}"
         self._source = source
-        self._version = self._tried = ""
+        self._version = ""
+        self._tried: set[bytes] = set()
+        """What was sent since the last answer that came: any of it may be there. As digests."""
         self._saved: dict[str, Saved] = {}
         self._kept: dict[str, _Kept] = {}
         self._changed = self._moved = self._is_roomless = self._is_shared = False
@@ -160,8 +163,10 @@ class StateMap:
                 "the state has no room in its ConfigMap: after a long pause changes would be missed", extra=facts
             )
         self._is_roomless = roomless
-        self._tried = base64.b64encode(octets).decode()
-        await self._patch({"data": {"format": _FORMAT, "source": self._source}, "binaryData": {"state": self._tried}})
+        encoded = base64.b64encode(octets).decode()
+        self._tried.add(_digest(encoded))
+        await self._patch({"data": {"format": _FORMAT, "source": self._source}, "binaryData": {"state": encoded}})
+        self._tried.clear()
         return len(octets)
 
     async def _patch(self, said: Mapping[str, object]) -> None:
@@ -185,7 +190,7 @@ class StateMap:
         body = await self._api.get(path)
         self._whose(body)
         self._version = _version(body)
-        if not self._is_shared and _encoded(body) != self._tried:  # else the answer to ours was lost
+        if not self._is_shared and _digest(_encoded(body)) not in self._tried:  # else the answer to ours was lost
             self._is_shared = True
             _log.warning(
                 "somebody else writes the state, too; is there a second replica?", extra={"configmap": self._called}
@@ -257,6 +262,10 @@ def _unpacked(octets: bytes) -> bytes:
 def _encoded(body: Mapping[str, object]) -> str:
     binary = body.get("binaryData")
     return str(binary.get("state") or "") if isinstance(binary, dict) else ""
+
+
+def _digest(encoded: str) -> bytes:
+    return hashlib.sha256(encoded.encode()).digest()
 
 
 def _version(body: Mapping[str, object]) -> str:
