@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import copy
+import dataclasses
 import logging
 import tracemalloc
 import zlib
@@ -23,6 +24,7 @@ from wellhead.kubernetes.errors import SILENT, ApiError
 from wellhead.kubernetes.index import Seen
 from wellhead.kubernetes.wire import JSON
 from wellhead_adapters.apiserver.state_map import StateMap
+from wellhead_adapters.apiserver.subject import Mode, parse_resources
 
 pytestmark = pytest.mark.looptime
 
@@ -59,7 +61,8 @@ class FakeConfigMap:
         found = self._found(path)
         if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             raise ApiError(409, "Conflict", "the object has been modified")
-        return self._written({**found, "data": body["data"], "binaryData": body["binaryData"]})
+        metadata = {**found["metadata"], "annotations": body["metadata"]["annotations"]}
+        return self._written({**found, "metadata": metadata, "data": body["data"], "binaryData": body["binaryData"]})
 
     def touch(self, **data: str) -> None:
         """Somebody else writes it."""
@@ -91,6 +94,20 @@ def _state(lines: str) -> dict[str, Any]:
         "data": {"source": "ns/pond", "format": "wellhead-apiserver-2"},
         "binaryData": {"state": base64.b64encode(zlib.compress(lines.encode())).decode()},
     }
+
+
+class ClusterWithMaps(FakeCluster):
+    """A cluster whose ConfigMaps can be written."""
+
+    async def post(self, path: str, body: Mapping[str, Any], /, *, accept: str = JSON) -> Mapping[str, object]:
+        return self._put(body["metadata"]["name"], body)
+
+    async def patch(self, path: str, body: Mapping[str, Any], /, *, accept: str = JSON) -> Mapping[str, object]:
+        return self._put(path.rpartition("/")[2], body)
+
+    def _put(self, name: str, body: Mapping[str, Any]) -> Mapping[str, object]:
+        fields = {field: body[field] for field in ("data", "binaryData") if field in body}
+        return self.put("configmaps", name, metadata={"annotations": body["metadata"]["annotations"]}, **fields)
 
 
 async def opened(server: FakeConfigMap, source: str = "ns/pond") -> StateMap:
@@ -338,6 +355,31 @@ async def test_of_a_list_that_never_ended_nothing_is_left_in_the_next_one() -> N
     saved = (await opened(server)).take(WATCH)
     assert saved is not None
     assert list(saved.index or ()) == [seen(0)]
+
+
+@pytest.mark.parametrize("mode", [Mode.REFERENCE, Mode.RESOURCE])
+async def test_two_sources_that_watch_each_others_states_do_not_wake_each_other(mode: Mode) -> None:
+    cluster = ClusterWithMaps()
+    of = config(resources=parse_resources("v1:ConfigMap"), data=mode, state_config_map="wellhead-{name}")
+    async with contextlib.AsyncExitStack() as stack:
+        sources = []
+        for name in ("a", "b"):
+            state = StateMap(cluster, namespace="ns", name=f"wellhead-{name}", source=f"ns/{name}")
+            await state.open()
+            named = dataclasses.replace(of, name=name)
+            sources.append(await stack.enter_async_context(watches(cluster, named, state)))
+            keeping = asyncio.create_task(sources[-1].teller.keep())
+            stack.callback(keeping.cancel)
+        cluster.put("configmaps", "game")
+        await sources[0].settled()
+        before = cluster.revision
+        for _ in range(10):
+            await sources[0].settled()
+        assert cluster.revision - before <= 2 * 10, "positions, each minute"
+        cluster.remove("configmaps", "wellhead-a")
+        await sources[1].settled()
+    assert sources[1].told == ["add ns/game", "delete ns/wellhead-a"], "what was told before it was a state may be gone"
+    assert sources[0].told == ["add ns/game"]
 
 
 # --- when it cannot be written ---

@@ -188,6 +188,7 @@ async def test_it_does_not_tell_of_its_own_state_and_comes_to_rest(kube: Kube, t
         assert await program.stop() == 0
     assert [event.extensions["name"] for event in sink.events] == ["a", "b"]
     kept = kube.request("GET", kube.path_of(state))
+    assert kept["metadata"]["annotations"].keys() == {"apiserver.wellhead/state-of"}
     lines = zlib.decompress(base64.b64decode(kept["binaryData"]["state"])).decode().splitlines()
     assert [line.split()[3] for line in lines if line.startswith("+")] == ["a", "b"]
 

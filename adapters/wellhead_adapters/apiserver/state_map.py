@@ -31,6 +31,8 @@ MOST_OCTETS: Final = 1_000_000
 """What a ConfigMap may hold is 1 MiB, names and annotations included."""
 MOST_UNPACKED: Final = 16 << 20
 """What it may be unpacked to: five times what lines with random uids come to. A zlib of 1 MB may hold 1 GB of nothing."""
+STATE_OF: Final = "apiserver.wellhead/state-of"
+"""The annotation that says whose state a ConfigMap is: whoever asks for metadata only can tell by it, too."""
 _FORMAT: Final = "wellhead-apiserver-2"
 _SHORTEST_SECONDS: Final = 5.0
 _OCTETS_A_SECOND: Final = 20_000
@@ -71,6 +73,7 @@ class StateMap:
         self._name = name
         self._called = f"{namespace}/{name}"
         self._source = source
+        self._annotations = {STATE_OF: source}
         self._version = ""
         self._tried: set[bytes] = set()
         """What was sent since the last answer that came: any of it may be there. As digests."""
@@ -173,7 +176,7 @@ class StateMap:
         """Replace what it says, unless somebody else did since: then look whose it is now, and once more."""
         path = f"{self._folder}/{quote(self._name, safe='')}"
         for is_again in (False, True):
-            body = {"metadata": {"resourceVersion": self._version}, **said}
+            body = {"metadata": {"resourceVersion": self._version, "annotations": self._annotations}, **said}
             try:
                 self._version = _version(await self._api.patch(path, body, accept=METADATA))
             except ApiError as error:
@@ -197,7 +200,8 @@ class StateMap:
             )
 
     async def _create(self, said: Mapping[str, object]) -> None:
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self._name}, **said}
+        metadata = {"name": self._name, "annotations": self._annotations}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **said}
         self._version = _version(await self._api.post(self._folder, body, accept=METADATA))
 
     def _text(self, *, with_objects: bool) -> bytes:
@@ -241,6 +245,12 @@ class StateMap:
 
     def _problem(self, what: str) -> Problem:
         return Problem("state-config-map, APISERVER_STATE_CONFIG_MAP", f"{self._called!r} {what}")
+
+
+def is_state(body: Mapping[str, object]) -> bool:
+    """Whether a ConfigMap is the state of a source, ours or another's."""
+    annotations = metadata_of(body).get("annotations")
+    return isinstance(annotations, dict) and STATE_OF in annotations
 
 
 def _key(seen: Seen) -> str:

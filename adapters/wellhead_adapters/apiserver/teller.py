@@ -14,6 +14,7 @@ from .config import Ordering
 from .events import change_event
 from .lanes import Lanes
 from .ledger import Ledger, Turns
+from .state_map import is_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,7 +75,8 @@ class Teller:
     ) -> Told:
         """Who is told of the changes of one watch; of those in namespaces that are ``chosen``.
 
-        ``own`` is where we keep our state, if that is among what is watched: it would never come to rest.
+        ``own`` is where we keep our state, if that is among what is watched: it would never come to rest. Nor would two
+        sources that keep theirs side by side: then others' states are not told, either.
         """
         for told in self._told:
             if told.watch == watch and told.is_left:  # its namespace is there again, and not all is settled
@@ -183,7 +185,7 @@ class Told:
         self._is_ready = is_ready
 
     async def take(self, change: Change) -> None:
-        if (change.seen.namespace, change.seen.name) == self._own:
+        if self._own is not None and self._is_state(change):
             return
         number = self.ledger.begin()
         event = await self._event(change)
@@ -200,6 +202,11 @@ class Told:
     def note(self, seen: Seen) -> None:
         if (seen.namespace, seen.name) != self._own:
             self._turns.skip(Operation.UPDATE, seen)
+
+    def _is_state(self, change: Change) -> bool:
+        """Whether it comes of a source that writes down its state. Of two that told it, each would wake the other for ever."""
+        is_own = (change.seen.namespace, change.seen.name) == self._own
+        return is_own or (change.operation is not Operation.DELETE and is_state(change.object))
 
     def start_over(self) -> None:
         self.ledger.start_over()
