@@ -89,11 +89,11 @@ class ApiServer:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(teller.lanes.failure(), name="failure of a lane")
                     group.create_task(watches.run(), name="watches")
-                    if teller.state is not None:  # also before all kinds are there, which one without rights never is
-                        group.create_task(teller.keep(), name="state")
                     await stand.wait()
                     await teller.write()  # else a crash in the next second would leave no position to go on from
                     ready()
+                    if teller.state is not None:
+                        group.create_task(teller.keep(), name="state")
             except BaseExceptionGroup as failed:
                 raise _first(failed) from None
             finally:
