@@ -293,8 +293,7 @@ class _Delivery(Tries):
         self._is_over = True
         lane.places.give_back()
         lane.address.accepted(self._started)
-        if lane.circuit is not None and lane.circuit.failures:
-            lane.circuit.succeeded()
+        self.note_accepted()
         self._sink.forget(self)
         now = self._loop.time()
         lane.counters.count_accepted_at_once(outcome.word, now - self._started, now - self._taken_at)
