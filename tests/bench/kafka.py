@@ -1,4 +1,8 @@
-"""Kafka to a sink: ours, by key and by partition, beside a Go adapter that works as Knative's does. A real broker."""
+"""Kafka to a sink: ours, by key and by partition, beside a Go adapter that works as Knative's does. A real broker.
+
+The sink has one core, as in the other benches: on two it takes turns with the adapter on both, and costs half as much
+again.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from tests.interop.kafka_cluster import Cluster, KafkaError, create_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 PARTITIONS: Final = (1, 4, 10)
@@ -33,6 +38,8 @@ VALUE: Final = json.dumps({"text": "x" * (200 - len('{"text": ""}'))}).encode()
 BY_KEY: Final = "ours, by key"
 BY_PARTITION: Final = "ours, by partition"
 GO: Final = "Go adapter"
+BARE: Final = "bare Go adapter"
+"""The same without the spans, measurements and retrying client that Knative's has: the least that a Go program needs."""
 KNATIVE: Final = "Knative's Go adapter"
 WRK: Final = "wrk"
 """With as many connections as records may be in flight, and no Kafka: what a sink that takes 20 ms gives to anyone."""
@@ -109,15 +116,20 @@ def _compare(plan: Plan, brokers: str, folder: Path, partitions: int, delay: int
         return measure
 
     def ceiling() -> _Run:
-        with serving([str(folder / "sinkserver"), "-delay", f"{delay}ms"], announced=_LISTENING) as sink:
+        with _sink(folder, delay) as sink:
             found = load(sink.url, _WRK_SECONDS, connections=MAX_IN_FLIGHT)
         return _Run(0.0, found.per_second, 0.0, 0.0)
 
-    sides = {name: side(program) for name, program in _programs(folder).items()}
+    sides = {name: side(program) for name, program in _programs(folder).items() if not (delay and name == BARE)}
     if delay and has_wrk():
         sides[WRK] = ceiling
     found = plan.rounds_of(sides)
     return _rows(f"{partitions} partition{'s' * (partitions > 1)}, sink of {delay} ms", partitions, delay, found)
+
+
+def _sink(folder: Path, delay: int) -> AbstractContextManager[Server]:
+    command = [str(folder / "sinkserver"), "-gomaxprocs", "1", "-delay", f"{delay}ms"]
+    return serving(command, announced=_LISTENING)
 
 
 def _programs(folder: Path) -> Mapping[str, _Program]:
@@ -126,12 +138,14 @@ def _programs(folder: Path) -> Mapping[str, _Program]:
         command = (sys.executable, "-m", "wellhead_adapters.kafka")
         return lambda place: (command, {**_variables(place), **settings})
 
-    def go(place: _Place) -> tuple[Sequence[str], Mapping[str, str]]:
-        flags = {"brokers": place.brokers, "topic": place.topic, "group": _new_group(), "sink": place.sink.url}
-        words = [word for name, value in flags.items() for word in (f"-{name}", value)]
-        return (str(folder / "kafkaadapter"), *words), {}
+    def go(*more: str) -> _Program:
+        def words(place: _Place) -> list[str]:
+            flags = {"brokers": place.brokers, "topic": place.topic, "group": _new_group(), "sink": place.sink.url}
+            return [word for name, value in flags.items() for word in (f"-{name}", value)]
 
-    programs = {BY_KEY: ours("key"), BY_PARTITION: ours("partition"), GO: go}
+        return lambda place: ((str(folder / "kafkaadapter"), *words(place), *more), {})
+
+    programs = {BY_KEY: ours("key"), BY_PARTITION: ours("partition"), GO: go(), BARE: go("-bare")}
     if os.environ.get(KNATIVE_PROGRAM):
         programs[KNATIVE] = lambda place: ((os.environ[KNATIVE_PROGRAM],), _variables(place))
     return programs
@@ -223,13 +237,18 @@ def _rows(what: str, partitions: int, delay: int, found: Mapping[str, Sequence[_
         )
 
     rows = []
-    for side in (one for one in found if one not in (GO, WRK)):
+    for side in (one for one in found if one not in (GO, BARE, WRK)):
         rows += [
             row("sent", "events/s", lambda it: it.events_per_second, side, _speed_budget(side, partitions, delay)),
             row("cost", "µs CPU", lambda it: it.cpu_micros, side, None if side == KNATIVE else _at_most(0.5)),
             row("peak memory", "MiB", lambda it: it.peak_mib, side, None if side == KNATIVE else _at_most(1.0)),
             row("start to first event", "s", lambda it: it.start_seconds, side),
         ]
+        if BARE in found and side != KNATIVE:
+            rows += [
+                row("sent", "events/s", lambda it: it.events_per_second, side, None, BARE),
+                row("cost", "µs CPU", lambda it: it.cpu_micros, side, None, BARE),
+            ]
     if delay:
         most = MAX_IN_FLIGHT / (delay / 1000)
         share = [one.events_per_second / most for one in found[BY_KEY]]
