@@ -15,6 +15,8 @@ from .starting import commit_metadata
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
+    from wellhead.event import CloudEvent
+
     from .ahead import Run
     from .events import Record
     from .memory import Place
@@ -83,3 +85,5 @@ class Held:
     octets: int
     started: float = 0.0
     """When its delivery began, by the loop's clock."""
+    event: CloudEvent | None = None
+    """Its event, where that was made before its turn."""

@@ -53,6 +53,7 @@ class Deliveries:
         self._lanes: Lanes[Held] = Lanes()
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
+        self._to_make: list[Held] = []
         self._late: dict[tuple[Place, int], asyncio.Future[None]] = {}
         """Records of partitions that are gone which are on the wire still; each is told when that has ended."""
         self._settled = asyncio.Event()
@@ -159,7 +160,9 @@ class Deliveries:
             if self._late and await self._late_done(held):
                 self._end(held, done=True)
                 continue
-            event = record_event(self._source, record, self.tally)
+            event = held.event or record_event(self._source, record, self.tally)
+            if not self._lanes.ready and (following := self._lanes.behind(held)) is not None:
+                self._make_ahead(following)
             attempt = self._memory.attempt(partition.place, record) if self._memory.knows(partition.place) else None
             try:
                 await self._sink.send(event, fence=partition.fence, after=attempt)
@@ -168,6 +171,19 @@ class Deliveries:
             else:
                 done = True
             self._end(held, done=done)
+
+    def _make_ahead(self, held: Held) -> None:
+        """Make the event of a record that waits for the one before it: while that one is on the wire, we are idle."""
+        if not self._to_make:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._make)  # in the loop's next turn, as this one ends with writing what was sent
+        self._to_make.append(held)
+
+    def _make(self) -> None:
+        to_make, self._to_make = self._to_make, []
+        for held in to_make:
+            if held.event is None:
+                held.event = record_event(self._source, held.record, self.tally)
 
     async def _settle(self, held: Held, event: CloudEvent, error: DeliveryError) -> bool:
         """Whether the fate of a record that was not delivered is sealed: it was refused with a count, or taken at last.

@@ -58,6 +58,11 @@ class Lanes(Generic[ItemT]):
         else:
             self._behind[lane] = deque((item,))
 
+    def behind(self, item: ItemT) -> ItemT | None:
+        """What may start once ``item``, which was taken, is done; None where that is nothing yet."""
+        behind = self._behind.get(item.lane) if item.lane is not None else None
+        return behind[0] if behind else None
+
     def take(self) -> ItemT | None:
         """The next that may start; None where there is none."""
         return self._ready.popleft() if self._ready else None
