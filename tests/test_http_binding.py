@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from wellhead.errors import DecodeError, MalformedEvent, NotAnEvent
 from wellhead.event import RESERVED_NAMES, CloudEvent, ExtensionValue, is_json, media_type, rfc3339
 from wellhead.http_binding import (
+    _RAW,
     BATCH,
     STRUCTURED,
-    _is_plain_raw,
-    _is_raw,
     can_go_raw,
     decode,
     decode_batch,
@@ -29,6 +28,7 @@ from wellhead.http_binding import (
     encode_structured,
     header_lines,
     header_pairs,
+    make_ahead,
     percent_decode,
     percent_encode,
 )
@@ -349,9 +349,30 @@ def test_headers_and_the_lines_that_hold_them_are_the_same(headers: list[tuple[b
     assert header_pairs(header_lines(headers)) == headers
 
 
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1))
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1).filter(str.strip))
 def test_printable_ascii_is_told_raw_by_a_look_as_by_the_whole_rule(value: str) -> None:
-    assert _is_plain_raw(value) == _is_raw(value)
+    events = [
+        CloudEvent(id=value, source="/s", type="t"),
+        CloudEvent(id="1", source="/s", type="t", subject=value),
+        CloudEvent(id="1", source="/s", type="t", extensions={"seen": 1, "said": value}),
+    ]
+    assert {can_go_raw(event) for event in events} == {_RAW.fullmatch(value) is not None}
+
+
+@given(event=cloud_events())
+def test_an_event_whose_header_lines_were_made_ahead_is_sent_as_any_other(event: CloudEvent) -> None:
+    expected = [
+        encode(event, structured=structured, percent=percent)
+        for structured in (False, True)
+        for percent in (False, True)
+    ]
+    make_ahead(event)
+    assert [
+        encode(event, structured=structured, percent=percent)
+        for structured in (False, True)
+        for percent in (False, True)
+    ] == expected
+    assert replace(event) == event
 
 
 @given(event=cloud_events(texts=HEADER_TEXTS, extensions=HEADER_TEXTS))

@@ -46,13 +46,17 @@ _RFC3339 = re.compile(
 )
 # Of these every one is a date, which spares the usual one the calendar.
 _PLAIN_TIME = re.compile(
-    r"[1-9]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?Z", re.ASCII
+    r"[1-9]\d{3}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+    r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?Z",
+    re.ASCII,
 )
 _REMEMBERED = 512  # characters; what strangers send must not fill our memory
 _NO_EXTENSIONS: Mapping[str, ExtensionValue] = MappingProxyType({})
 _SOURCES = 1024
 _valid: set[tuple[str, str, str | None]] = set()
 """Sources, types and media types that were found valid: short ones, and not many."""
+_names: set[str] = set()
+"""Names of extensions, likewise."""
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # RFC 9562, 4.1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -63,7 +67,7 @@ class _Unfrozen:
     A frozen dataclass's own way, `object.__setattr__` for each attribute, costs as much as all the rest of an event.
     """
 
-    __slots__ = (*SPEC_ATTRIBUTES, "data", "data_base64", "extensions", "plain")
+    __slots__ = (*SPEC_ATTRIBUTES, "data", "data_base64", "extensions", "lines", "plain")
     id: str
     source: str
     type: str
@@ -75,6 +79,8 @@ class _Unfrozen:
     extensions: Mapping[str, ExtensionValue]
     data: bytes | None
     data_base64: bool
+    lines: bytes | None
+    """Its header lines in binary mode, where `wellhead.http_binding.make_ahead` made them."""
     plain: bool
     """Whether id, subject and extensions are printable ASCII: known here, and dear to find out for who writes them."""
 
@@ -146,6 +152,7 @@ class CloudEvent(_Unfrozen):
         event.extensions = extensions
         event.data = data
         event.data_base64 = data_base64
+        event.lines = None
         event.plain = plain
         event.__class__ = CloudEvent
         if not plain and (problems := tuple(_problems(self))):
@@ -276,14 +283,19 @@ def _are_plain(extensions: Mapping[str, ExtensionValue]) -> bool:
                 return False
         elif type(value) is not int or not -(2**31) <= value < 2**31:
             return False
-        if len(name) > _REMEMBERED or not _is_name(name):
+        if name not in _names and not _is_name(name):
             return False
     return True
 
 
-@lru_cache(maxsize=1024)
 def _is_name(name: str) -> bool:
-    return not any(extension_problems(name, ""))
+    """Whether an extension may have this name; later events find it among `_names`."""
+    if len(name) > _REMEMBERED or any(extension_problems(name, "")):
+        return False
+    if len(_names) >= _SOURCES:
+        _names.clear()
+    _names.add(name)
+    return True
 
 
 def _are_valid(source: str, kind: str, datacontenttype: str | None) -> bool:

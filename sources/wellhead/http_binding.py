@@ -81,10 +81,15 @@ def encode_lines(event: CloudEvent, *, structured: bool = False, percent: bool =
     one whose data is an event: its media type as Content-Type would say structured mode.
     """
     if not structured:
-        lines = _percent_lines(event) if percent else _raw_lines(event)
+        lines = _percent_lines(event) if percent else event.lines or _raw_lines(event)
         if lines is not None:
             return lines, event.data or b""
     return _STRUCTURED_LINE, encode_structured(event)
+
+
+def make_ahead(event: CloudEvent) -> None:
+    """Make the header lines that `encode_lines` will want: for who has time now, and not when the event's turn comes."""
+    object.__setattr__(event, "lines", _raw_lines(event))  # nobody can tell: it is what would be made later
 
 
 def header_lines(headers: Headers) -> bytes:
@@ -107,36 +112,30 @@ def _raw_lines(event: CloudEvent) -> bytes | None:
     common = _common.get(origin)
     if common is None:
         common = _common_lines(*origin)
-    raw = _is_plain_raw if event.plain else _is_raw  # a plain event has no dataschema
-    if not common or not raw(event.id):
+    if not common:
         return None
     # Joined, not formatted: a member of an enumeration of texts is its text here, and its name in a format.
-    lines = ["ce-id: ", event.id, "\r\n", common]
+    lines = ["ce-id: ", event.id, "\r\n"]
+    blank = " " in event.id
     if event.time is not None:
-        lines += ("ce-time: ", event.time, "\r\n")  # RFC 3339 always can
+        lines += ("ce-time: ", event.time, "\r\n")
     if event.subject is not None:
-        if not raw(event.subject):
-            return None
         lines += ("ce-subject: ", event.subject, "\r\n")
+        blank = blank or " " in event.subject
     if event.dataschema is not None:
-        if not _is_raw(event.dataschema):
-            return None
         lines += ("ce-dataschema: ", event.dataschema, "\r\n")
     for name, value in event.extensions.items():
         text = value if value.__class__ is str else _text(value)
-        if not raw(text):
-            return None
         lines += ("ce-", name, ": ", text, "\r\n")
-    return "".join(lines).encode("ascii")
+        blank = blank or " " in text
+    own = "".join(lines)
+    # Printable ASCII without these needs no expression, which costs many times as much.
+    seems_raw = event.plain and not (blank or '"' in own or "%" in own)
+    return (common + own).encode("ascii") if seems_raw or _can_all_go_raw(event) else None
 
 
-def _is_raw(value: str) -> bool:
-    return _RAW.fullmatch(value) is not None
-
-
-def _is_plain_raw(value: str) -> bool:
-    """`_is_raw` of printable ASCII: what has none of these needs no expression, which costs many times as much."""
-    return not ("%" in value or " " in value or '"' in value) or _RAW.fullmatch(value) is not None
+def _can_all_go_raw(event: CloudEvent) -> bool:
+    return all(_RAW.fullmatch(value) for _, value in _header_attributes(event))
 
 
 def _common_lines(specversion: str, source: str, kind: str, datacontenttype: str | None) -> str:
@@ -145,7 +144,7 @@ def _common_lines(specversion: str, source: str, kind: str, datacontenttype: str
     "" where one cannot be had, or would say structured mode.
     """
     lines = ""
-    if _is_raw(source) and _is_raw(kind) and not _names_a_mode(media_type(datacontenttype)):
+    if _RAW.fullmatch(source) and _RAW.fullmatch(kind) and not _names_a_mode(media_type(datacontenttype)):
         parts = ("ce-specversion: ", specversion, "\r\nce-source: ", source, "\r\nce-type: ", kind, "\r\n")
         content = () if datacontenttype is None else ("content-type: ", datacontenttype, "\r\n")
         lines = "".join((*parts, *content))

@@ -47,6 +47,8 @@ class Assigned:
     paused: bool = False
     octets: int = 0
     """What its records in hand weigh."""
+    in_hand: int = 0
+    """How many they are: read, and not done."""
     under_way: set[Held] = field(default_factory=set)
     told: Told = field(default_factory=lambda: Told(()))
     """What the last owner's commit told to be done, as far as it was not read yet."""

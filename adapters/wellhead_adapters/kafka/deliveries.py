@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import logging
 from typing import TYPE_CHECKING, Final
 
 from wellhead.errors import DeliveryError, Loss
+from wellhead.http_binding import make_ahead
 
 from .assigned import Assigned, Held
 from .events import KafkaSource, Record, Tally, record_event
@@ -23,9 +25,19 @@ if TYPE_CHECKING:
     from .memory import Memory, Place
 
 _log = logging.getLogger(__name__)
+_IN_HAND: Final = 100
+"""Records of a partition that keep its deliveries busy until more are read."""
 _AGAIN_FIRST: Final = 1.0
 _AGAIN_AT_MOST: Final = 30.0
 _NOT_OURS_ANY_MORE: Final = frozenset((Loss.FENCED, Loss.STOPPED))
+
+
+class Enough(enum.Enum):
+    """Why reading more would not help."""
+
+    NO = "it would"
+    READY = "as many may start as may be on their way"
+    IN_HAND = "each partition, in which one waits for another, has its next at hand"
 
 
 class Deliveries:
@@ -49,7 +61,7 @@ class Deliveries:
         self._memory = memory
         self._ordering = ordering
         self._most = most
-        self._on_done = on_done
+        self.on_done = on_done
         self._lanes: Lanes[Held] = Lanes()
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
@@ -59,10 +71,19 @@ class Deliveries:
         self._settled = asyncio.Event()
         self._now = asyncio.get_running_loop().time
 
-    @property
-    def sated(self) -> bool:
-        """Whether so many may start already that reading more would only fill memory."""
-        return self._lanes.ready >= self._most
+    def enough(self, partitions: Collection[Assigned]) -> Enough:
+        """Whether there is so much to send already that reading more of these would only fill memory."""
+        if not partitions:
+            return Enough.NO
+        if self._lanes.ready >= self._most:
+            return Enough.READY
+        if self._ordering is Ordering.PARTITION and all(one.in_hand >= _IN_HAND for one in partitions):
+            return Enough.IN_HAND
+        return Enough.NO
+
+    def has_still(self, enough: Enough, partition: Assigned) -> bool:
+        """Whether that is so still, now that a record of ``partition`` has ended."""
+        return partition.in_hand >= _IN_HAND if enough is Enough.IN_HAND else self._lanes.ready >= self._most
 
     def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
         """Send these, the next of their partition in order."""
@@ -77,6 +98,7 @@ class Deliveries:
                 continue
             octets = weight(record.key, record.value, len(record.headers))
             partition.octets += octets
+            partition.in_hand += 1
             put(Held(partition, record, lane(partition, record.key), octets))
         self._wake()
 
@@ -182,8 +204,9 @@ class Deliveries:
     def _make(self) -> None:
         to_make, self._to_make = self._to_make, []
         for held in to_make:
-            if held.event is None:
+            if not held.started:  # else it made its event itself
                 held.event = record_event(self._source, held.record, self.tally)
+                make_ahead(held.event)
 
     async def _settle(self, held: Held, event: CloudEvent, error: DeliveryError) -> bool:
         """Whether the fate of a record that was not delivered is sealed: it was refused with a count, or taken at last.
@@ -240,6 +263,7 @@ class Deliveries:
         partition, record = held.partition, held.record
         partition.under_way.discard(held)
         partition.octets -= held.octets
+        partition.in_hand -= 1
         if partition.gone:
             if done:
                 self._memory.done(partition.place, record.offset, record.timestamp)
@@ -251,7 +275,7 @@ class Deliveries:
         self._lanes.done(held)
         if partition.revoked and not partition.under_way:
             self._settled.set()
-        self._on_done(partition)
+        self.on_done(partition)
 
     async def _until_settled(self, partitions: Collection[Assigned], seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -24,6 +24,7 @@ from wellhead.errors import WellheadError
 from .assigned import Assigned
 from .begin import find
 from .config import OutOfRange
+from .deliveries import Enough
 from .pressure import Budget
 from .starting import Edge
 from .unreadable import step_over
@@ -44,6 +45,8 @@ _POLL_SECONDS: Final = 0.5
 _POLL_RECORDS: Final = 500
 _ROOM_SECONDS: Final = 0.05
 """A partition that is full is given so long to get some room, before it is paused, which costs what was fetched."""
+_UNREAD_SECONDS: Final = 30.0
+"""For so long, with enough in hand and deliveries going on, nothing is read: well below ``max_poll_interval_ms``."""
 _BEGIN_SECONDS: Final = 0.05
 _TROUBLE_SECONDS: Final = 1.0
 
@@ -78,7 +81,10 @@ class Intake:
         self._budget = Budget(config.buffer, config.max_ahead)
         self._full: set[Assigned] = set()
         self._room = asyncio.Event()
-        self._sated = False
+        self._enough = Enough.NO
+        """What made us wait instead of reading on."""
+        self._goes_on = False
+        """Whether a delivery has ended while we waited."""
         self._trouble = ""
 
     def assign(self, places: Iterable[Place]) -> None:
@@ -125,25 +131,37 @@ class Intake:
             self._full.add(partition)
 
     async def _until_more_may_come(self) -> None:
-        """Wait for a moment where more would only fill memory, pause what stays full; and give others their turn."""
-        pressing = [one for one in self._full if not one.paused]
-        self._sated = self._deliveries.sated and any(not one.paused for one in self.partitions.values())
-        if not (pressing or self._sated):
-            await asyncio.sleep(0)
-            return
-        self._room.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_SECONDS if self._sated else _ROOM_SECONDS):
-                await self._room.wait()
-        self._sated = False
+        """Wait while more would only fill memory, pause what stays full; and give others their turn."""
+        loop = asyncio.get_running_loop()
+        unread_until = loop.time() + _UNREAD_SECONDS
+        while True:
+            pressing = [one for one in self._full if not one.paused]
+            self._enough = self._deliveries.enough([one for one in self.partitions.values() if not one.paused])
+            if self._enough is Enough.NO and not pressing:
+                await asyncio.sleep(0)
+                return
+            if not await self._some_may_come() or loop.time() >= unread_until:
+                break
+        self._enough = Enough.NO
         for partition in pressing:
             if partition in self._full and not partition.revoked:
                 self._consumer.pause(TopicPartition(*partition.place))
                 partition.paused = True
 
+    async def _some_may_come(self) -> bool:
+        """Wait until there is room, or for as long as that is likely; whether it is, after that."""
+        self._room.clear()
+        self._goes_on = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_SECONDS if self._enough is Enough.NO else _POLL_SECONDS):
+                await self._room.wait()
+                return False
+        return self._enough is not Enough.NO and self._goes_on
+
     def on_done(self, partition: Assigned) -> None:
         """A record of ``partition`` is done: there may be room again."""
-        if self._sated and not self._deliveries.sated:
+        self._goes_on = True
+        if self._enough is not Enough.NO and not self._deliveries.has_still(self._enough, partition):
             self._room.set()
         if partition in self._full and self._has_room(partition):
             self._full.discard(partition)

@@ -41,7 +41,7 @@ class Reading:
             self._memory,
             ordering=config.ordering,
             most=config.max_in_flight,
-            on_done=self._on_done,
+            on_done=_unread,
         )
         self._reader: Reader | None = None
         self._consumers = 0
@@ -55,9 +55,11 @@ class Reading:
         self._reader = Reader(
             consumer, self._config, self._deliveries, self._memory, self._beginner, self._watchdog, self._ready
         )
+        self._deliveries.on_done = self._reader.on_done
         try:
             await self._reader.run()
         finally:
+            self._deliveries.on_done = _unread
             self._rebalances += self._reader.rebalances
             self._resets += self._reader.intake.resets
             self._unreadable += self._reader.intake.unreadable
@@ -87,9 +89,9 @@ class Reading:
             self._is_ready = True
             self._say_ready()
 
-    def _on_done(self, partition: Assigned) -> None:
-        if self._reader is not None:
-            self._reader.on_done(partition)
+
+def _unread(_: Assigned) -> None:
+    """What is done while no consumer reads, which wants to know."""
 
 
 def _facts(partition: Assigned, consumer: Consumer) -> PartitionFacts:
