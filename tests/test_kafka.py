@@ -33,7 +33,7 @@ from wellhead_adapters.kafka.reader import Stuck, TopicMissing
 from wellhead_adapters.kafka.starting import Edge, InitialOffset, initial_offset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from wellhead.event import CloudEvent
     from wellhead.transport import Post
@@ -574,6 +574,72 @@ async def test_no_more_is_read_into_memory_than_keeps_the_deliveries_busy(kafka:
         await asyncio.sleep(0.3)
         (held,) = it.metric("held_bytes")
         assert held == 500 * weight(None, b"slow", 0), "one fetch, of which 128 are under way"
+
+
+def after(seconds: float) -> Callable[[Post], Answer]:
+    """A sink that takes so long for each."""
+
+    def answer(_: Post) -> Answer:
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, over.set)
+        return Answer(until=over)
+
+    return answer
+
+
+async def test_in_order_no_more_is_read_than_keeps_each_partition_busy(kafka: FakeKafka) -> None:
+    kafka.create("t", 2)
+    for partition in (0, 1):
+        kafka.produce("t", *numbers(0, 2000), partition=partition)
+    transport = FakeTransport()
+    transport.always(after(0.01))
+    async with Replica(kafka, replace(CONFIG, buffer=1 << 19), transport=transport) as it:
+        for _ in range(18):
+            await asyncio.sleep(1)
+            assert it.metric("paused") == [0, 0], "a pause costs what was fetched"
+            assert all(held <= (100 + 500) * weight(None, b"1999", 0) for held in it.metric("held_bytes"))
+        await transport.accepted(4000)
+
+
+async def test_a_partition_that_has_nothing_in_hand_is_read_at_once_beside_one_that_has_plenty(
+    kafka: FakeKafka,
+) -> None:
+    kafka.create("t", 2)
+    kafka.produce("t", *[b"slow"] * 5000, partition=0)
+    transport = FakeTransport()
+    transport.always(lambda post: after(1)(post) if body(post) == b"slow" else Answer())
+    async with Replica(kafka, replace(CONFIG, drain=SECOND), transport=transport) as it:
+        await asyncio.sleep(20)
+        kafka.produce("t", b"quick", partition=1)
+        await asyncio.sleep(0.2)
+        assert b"quick" in values(it.transport)
+
+
+@pytest.mark.parametrize("buffer", [1 << 16, 16 << 20])
+async def test_a_slow_sink_is_no_reason_to_poll_less_than_twice_a_minute_nor_to_hold_more(
+    kafka: FakeKafka, buffer: int
+) -> None:
+    kafka.create("t", 2)
+    for partition in (0, 1):
+        kafka.produce("t", *numbers(0, 5000), partition=partition)
+    transport = FakeTransport()
+    transport.always(after(1))
+    async with Replica(kafka, replace(CONFIG, drain=SECOND, buffer=buffer), transport=transport) as it:
+        await asyncio.sleep(1)
+        for _ in range(10):
+            polls = it.consumer.polls
+            await asyncio.sleep(31)
+            assert it.consumer.polls > polls, "a member that does not poll for five minutes is taken for dead"
+            assert sum(it.metric("held_bytes")) < buffer + 2 * 500 * 1000, "the budget, and a fetch of each beyond it"
+
+
+async def test_an_event_that_is_made_before_its_turn_is_made_once(kafka: FakeKafka) -> None:
+    kafka.produce("t", *numbers(0, 10), key=b"\xff")
+    transport = FakeTransport()
+    transport.always(after(0.01))
+    async with Replica(kafka, transport=transport) as it:
+        await transport.accepted(10)
+        assert it.metric("values_encoded_total") == [10], "its key is no text"
 
 
 async def test_one_partition_that_is_stuck_does_not_stop_the_others(kafka: FakeKafka) -> None:

@@ -89,10 +89,10 @@ class Deliveries:
         """Send these, the next of their partition in order."""
         assert partition.offsets is not None  # noqa: S101 - it is paused until it is known where to begin
         offsets, put, lane = partition.offsets, self._lanes.put, self._ordering.lane
-        remembered = self._memory.knows(partition.place)
+        asks = self._memory.knows(partition.place) or bool(partition.told)
         for record in records:
             offsets.read(record.offset)
-            if (remembered or partition.told) and self._is_known(partition, record):
+            if asks and self._is_known(partition, record):
                 offsets.done(record)
                 self.suppressed += 1
                 continue

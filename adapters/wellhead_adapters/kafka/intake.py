@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.5
 _POLL_RECORDS: Final = 500
-_ROOM_SECONDS: Final = 0.05
-"""A partition that is full is given so long to get some room, before it is paused, which costs what was fetched."""
+_STUCK_SECONDS: Final = 0.5
+"""A partition that is full is not asked for more; once nothing of it has ended for so long it is paused, which costs
+what was fetched."""
 _UNREAD_SECONDS: Final = 30.0
 """For so long, with enough in hand and deliveries going on, nothing is read: well below ``max_poll_interval_ms``."""
 _BEGIN_SECONDS: Final = 0.05
@@ -79,7 +80,8 @@ class Intake:
         self._commits = commits
         self._watchdog = watchdog
         self._budget = Budget(config.buffer, config.max_ahead)
-        self._full: set[Assigned] = set()
+        self._full: dict[Assigned, tuple[int, float]] = {}
+        """How many of its records were in hand when we looked, and since when they are so many."""
         self._room = asyncio.Event()
         self._enough = Enough.NO
         """What made us wait instead of reading on."""
@@ -99,9 +101,11 @@ class Intake:
     async def poll(self) -> None:
         """Read until cancelled. Raises `BeginAnew` and `RecordsGone`."""
         while True:
-            await self._until_more_may_come()
+            asked = await self._until_more_may_come()
             try:
-                batches = await self._consumer.getmany(timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS)
+                batches = await self._consumer.getmany(
+                    *asked, timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS
+                )
             except NoOffsetForPartitionError:  # it is asked for, or asked for again
                 await asyncio.sleep(_BEGIN_SECONDS)
                 continue
@@ -128,35 +132,49 @@ class Intake:
         self._deliveries.take_in(partition, records)
         assert partition.offsets is not None  # noqa: S101 - as `Deliveries.take_in` says
         if self._budget.is_full(partition.octets, len(partition.offsets), partitions=len(self.partitions)):
-            self._full.add(partition)
+            self._full[partition] = partition.in_hand, asyncio.get_running_loop().time()
 
-    async def _until_more_may_come(self) -> None:
-        """Wait while more would only fill memory, pause what stays full; and give others their turn."""
+    async def _until_more_may_come(self) -> Sequence[TopicPartition]:
+        """Wait while more would only fill memory; and give others their turn. Whom to ask then; none named: all."""
         loop = asyncio.get_running_loop()
         unread_until = loop.time() + _UNREAD_SECONDS
         while True:
-            pressing = [one for one in self._full if not one.paused]
-            self._enough = self._deliveries.enough([one for one in self.partitions.values() if not one.paused])
-            if self._enough is Enough.NO and not pressing:
-                await asyncio.sleep(0)
-                return
-            if not await self._some_may_come() or loop.time() >= unread_until:
+            self._pause_full(_STUCK_SECONDS)
+            unpaused = [one for one in self.partitions.values() if not one.paused]
+            hungry = [one for one in unpaused if one not in self._full]
+            self._enough = self._deliveries.enough(hungry)
+            if not unpaused or (hungry and self._enough is Enough.NO):
+                break
+            goes_on = await self._until_room()
+            if loop.time() >= unread_until:
+                self._pause_full(0)
+                break
+            if hungry and not goes_on:
                 break
         self._enough = Enough.NO
-        for partition in pressing:
-            if partition in self._full and not partition.revoked:
-                self._consumer.pause(TopicPartition(*partition.place))
-                partition.paused = True
+        await asyncio.sleep(0)
+        return [TopicPartition(*one.place) for one in hungry] if len(hungry) < len(unpaused) else ()
 
-    async def _some_may_come(self) -> bool:
-        """Wait until there is room, or for as long as that is likely; whether it is, after that."""
+    async def _until_room(self) -> bool:
+        """Wait for room, for a moment; whether deliveries go on, so that there will be some."""
         self._room.clear()
         self._goes_on = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ROOM_SECONDS if self._enough is Enough.NO else _POLL_SECONDS):
+            async with asyncio.timeout(_POLL_SECONDS):
                 await self._room.wait()
-                return False
-        return self._enough is not Enough.NO and self._goes_on
+        return self._goes_on
+
+    def _pause_full(self, after: float) -> None:
+        """Pause what is full and of which nothing has ended for so many seconds."""
+        now = asyncio.get_running_loop().time()
+        for partition, known in self._full.items():
+            if partition.paused or partition.revoked:
+                continue
+            in_hand, since = known if known[0] == partition.in_hand else (partition.in_hand, now)
+            self._full[partition] = in_hand, since
+            if now - since >= after:
+                self._consumer.pause(TopicPartition(*partition.place))
+                partition.paused = True
 
     def on_done(self, partition: Assigned) -> None:
         """A record of ``partition`` is done: there may be room again."""
@@ -164,7 +182,7 @@ class Intake:
         if self._enough is not Enough.NO and not self._deliveries.has_still(self._enough, partition):
             self._room.set()
         if partition in self._full and self._has_room(partition):
-            self._full.discard(partition)
+            del self._full[partition]
             self._room.set()
             if partition.paused and not partition.revoked:
                 partition.paused = False
@@ -221,7 +239,7 @@ class Intake:
         fresh.begin(start)
         # Before anything is waited for, so that a rebalance finds it and takes it away.
         self.partitions = {**self.partitions, partition.place: fresh}
-        self._full.discard(partition)
+        self._full.pop(partition, None)
         place = TopicPartition(*partition.place)
         self._consumer.seek(place, start)
         self._consumer.resume(place)

@@ -55,7 +55,8 @@ class Offsets:
         """Note that the fate of a record is sealed."""
         in_order, ahead = self._in_order, self._ahead
         if in_order[0] != record.offset:
-            ahead[record.offset] = (record.timestamp, mark(record))
+            # Only a run's first is marked: the one before this one leaves no sooner than this one does.
+            ahead[record.offset] = (record.timestamp, 0 if record.offset - 1 in ahead else mark(record))
             return
         in_order.popleft()
         while ahead and in_order[0] in ahead:
