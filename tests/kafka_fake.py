@@ -60,6 +60,7 @@ class FakeKafka:
     def __init__(self) -> None:
         self.logs: dict[str, list[Log]] = {}
         self.committed: dict[tuple[str, TopicPartition], OffsetAndMetadata] = {}
+        self.damaged: dict[tuple[str, int, int], Exception] = {}
         self.commits = 0
         self.commit_error: Exception | None = None
         self.away = ""
@@ -95,6 +96,19 @@ class FakeKafka:
         records = self.logs[topic][partition].records
         (at,) = (number for number, record in enumerate(records) if record.offset == offset)
         records[at] = replace(records[at], readable=False)
+
+    def damage(self, topic: str, offset: int, error: Exception | None, partition: int = 0) -> None:
+        """Make a record one of a batch that is damaged, by which reading fails; None: whole again."""
+        if error is None:
+            del self.damaged[topic, partition, offset]
+        else:
+            self.damaged[topic, partition, offset] = error
+        self._wake()
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic; its partitions are taken away at the next rebalance."""
+        del self.logs[topic]
+        self._wake()
 
     def mark(self, topic: str, partition: int = 0) -> None:
         """Append the mark of a transaction: an offset that is no record."""
@@ -218,6 +232,8 @@ class FakeConsumer:
         for place in sorted((self.assigned & only if only else self.assigned) - self.paused):
             if self._kafka.deaf or most == 0:
                 break
+            if place.topic not in self._kafka.logs:
+                continue
             if place not in self.positions:
                 raise NoOffsetForPartitionError(place)
             position, log = self.positions[place], self._log(place)
@@ -227,6 +243,10 @@ class FakeConsumer:
             # As aiokafka: what was read of other partitions is lost, and their positions stand behind it.
             if not all(record.readable for record in records):
                 raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+            for record in records:
+                error = self._kafka.damaged.get((*place, record.offset))
+                if error is not None:
+                    raise error
             more = len(log.since(position)) > len(records)
             self.positions[place] = records[-1].offset + 1 if more else log.end
             most -= len(records)
@@ -240,6 +260,8 @@ class FakeConsumer:
         await asyncio.sleep(0)
         if self._kafka.commit_error is not None:
             raise self._kafka.commit_error
+        if any(place.topic not in self._kafka.logs for place in offsets):
+            await asyncio.Event().wait()  # as aiokafka, which tries for ever
         if not self.member:
             raise CommitFailedError("the group has rebalanced")
         if any(len(committed.metadata) > self._kafka.most_metadata for committed in offsets.values()):

@@ -533,6 +533,34 @@ async def test_without_permission_it_is_not_ready_until_it_has_it() -> None:
     await asyncio.wait({task})
 
 
+async def test_what_is_told_while_one_kind_may_not_be_read_is_put_down_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wellhead_adapters.apiserver.teller._WRITE_SECONDS", 0.01)
+    written, write = asyncio.Event(), StateFile.write
+
+    async def noted(self: StateFile, *, at_once: bool = False) -> None:
+        await write(self, at_once=at_once)
+        if not at_once and " pond " in (tmp_path / "state").read_text():
+            written.set()
+
+    monkeypatch.setattr(StateFile, "write", noted)
+    cluster = FakeCluster(standing={"/secrets": ApiError(403, "Forbidden", "secrets is forbidden")})
+    cluster.put("pods", "pond")
+    async with fake_api_server(cluster) as server:
+        of = config(
+            resources=parse_resources("v1:Pod\nv1:Secret"),
+            server=server.url,
+            state_file=tmp_path / "state",
+            initial=Initial.ADD,
+        )
+        running = asyncio.create_task(ApiServer(of).run(FakeSink(), pytest.fail))
+        async with asyncio.timeout(10):
+            await written.wait()
+        running.cancel()
+        await asyncio.wait({running})
+
+
 @pytest.mark.looptime
 @pytest.mark.parametrize(
     "standing", [{"/pods": ApiError(403, "Forbidden", "no")}, {"/api/v1": ApiError(401, "Unauthorized", "no")}]

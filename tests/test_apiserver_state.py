@@ -275,11 +275,11 @@ async def test_the_last_one_is_written_whenever_it_is() -> None:
     for version in "12":
         state.put(WATCH, seen(0, version))
         state.position(WATCH, version)
-        await state.write(last=version == "2")
+        await state.write(at_once=version == "2")
     saved = (await opened(server)).take(WATCH)
     assert saved is not None
     assert saved.version == "2"
-    await state.write(last=True)
+    await state.write(at_once=True)
     assert len(server.writes) == 1 + 2
 
 
@@ -315,7 +315,7 @@ async def test_what_had_no_room_is_not_taken_for_all_there_is_after_a_restart(mo
             if turn == "resumes":
                 cluster.put("pods", "p0", spec={})
             await source.settled()
-            await source.teller.write(last=True)
+            await source.teller.write(at_once=True)
         told.append(source.told)
         saved = (await opened(server)).take("pods of v1 in ns")
         assert saved is not None
@@ -339,7 +339,7 @@ async def test_a_list_that_has_nothing_to_compare_with_leaves_no_position_before
     await state.write()
     assert (await opened(server)).take(WATCH) is None
     state.position(WATCH, "9")
-    await state.write(last=True)
+    await state.write(at_once=True)
     saved = (await opened(server)).take(WATCH)
     assert saved is not None
     assert (list(saved.index or ()), saved.version) == ([seen(0), seen(1)], "9")
@@ -414,7 +414,7 @@ async def test_somebody_else_who_writes_it_too_is_told_of_once_and_does_not_stop
         server.touch()
         state.put(WATCH, seen(0, version))
         state.position(WATCH, version)
-        await state.write(last=True)
+        await state.write(at_once=True)
     saved = (await opened(server)).take(WATCH)
     assert saved is not None
     assert saved.version == "3"
@@ -441,7 +441,7 @@ async def test_a_write_that_was_cancelled_or_whose_answer_was_lost_is_nobody_els
     writing.cancel()
     await asyncio.wait({writing})
     monkeypatch.setattr(server, "patch", patch)
-    await state.write(last=True)
+    await state.write(at_once=True)
     assert len(server.writes) == 1 + 2
     assert not caplog.records
 
@@ -461,14 +461,14 @@ async def test_writes_whose_answers_were_lost_are_nobody_elses_when_there_is_mor
         monkeypatch.setattr(server, "patch", way)
         state.position(WATCH, version)
         with pytest.raises(ConfigError) if way is deaf else contextlib.nullcontext():
-            await state.write(last=True)
+            await state.write(at_once=True)
     assert not caplog.records
     saved = (await opened(server)).take(WATCH)
     assert saved is not None
     assert saved.version == "5"
     server.touch()
     state.position(WATCH, "6")
-    await state.write(last=True)
+    await state.write(at_once=True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING], "that was somebody else"
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final, Self
 import pytest
 from aiokafka.errors import (
     CommitFailedError,
+    CorruptRecordException,
     KafkaError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
+    UnsupportedCodecError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from tests.kafka_fake import T0, FakeConsumer, FakeKafka
@@ -794,6 +796,21 @@ async def test_a_partition_that_is_taken_away_while_it_starts_over_is_neither_se
         assert (len(transport.posts), kafka.commits, committed(kafka)) == (posts, before, 0)
 
 
+async def test_a_topic_that_is_deleted_keeps_no_other_from_being_committed(kafka: FakeKafka) -> None:
+    kafka.create("u")
+    kafka.produce("t", b"t")
+    async with Replica(kafka, replace(CONFIG, topics=("t", "u"), drain=SECOND)) as it:
+        await asyncio.sleep(10.5)
+        kafka.produce("t", b"t")
+        kafka.produce("u", b"u")
+        await it.transport.accepted(3)
+        kafka.delete("u")
+        begun = asyncio.get_running_loop().time()
+        await kafka.rebalance(GROUP)
+        assert asyncio.get_running_loop().time() - begun < 1, "no commit that is tried for ever"
+        assert committed(kafka) == 2
+
+
 async def test_or_records_that_are_gone_end_the_program(kafka: FakeKafka) -> None:
     async with Replica(kafka):
         await asyncio.sleep(1)
@@ -882,6 +899,32 @@ async def test_a_record_that_cannot_be_decoded_is_passed_told_and_counted(
         assert (len(it.transport.events), it.metric("records_unreadable_total")) == (19, [1])
     (told,) = (record.__dict__ for record in caplog.records if record.levelno == logging.ERROR)
     assert (told["topic"], told["partition"], told["offset"]) == ("t", 1, 4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CorruptRecordException("Invalid CRC - t/0"), UnsupportedCodecError("zstd"), RuntimeError("snappy: corrupt input")],
+    ids=str,
+)
+async def test_records_that_are_damaged_set_their_partition_aside_until_they_are_whole(
+    kafka: FakeKafka, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    kafka.create("t", 2)
+    kafka.produce("t", b"0", b"1", b"2", partition=0)
+    kafka.produce("t", *numbers(10, 20), partition=1)
+    kafka.damage("t", 1, error)
+    async with Replica(kafka) as it:
+        await it.transport.accepted(11)
+        assert sorted(values(it.transport), key=str) == sorted([b"0", *numbers(10, 20)], key=str)
+        await asyncio.sleep(100)
+        kafka.produce("t", b"20", partition=1)
+        await it.transport.accepted(12)
+        told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert len(told) == 4, "each half minute"
+        assert (committed(kafka, 0), committed(kafka, 1), len(kafka.consumers)) == (1, 10, 1)
+        kafka.damage("t", 1, None)
+        await it.transport.accepted(14)
+        assert values(it.transport)[-2:] == [b"1", b"2"]
 
 
 async def test_an_error_that_does_not_pass_asks_for_a_new_consumer(kafka: FakeKafka) -> None:

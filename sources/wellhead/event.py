@@ -55,6 +55,8 @@ _NO_EXTENSIONS: Mapping[str, ExtensionValue] = MappingProxyType({})
 _SOURCES = 1024
 _valid: set[tuple[str, str, str | None]] = set()
 """Sources, types and media types that were found valid: short ones, and not many."""
+_plain_time = [""]
+"""The newest time that was found to be one: events of the same instant often have the same text."""
 _names: set[str] = set()
 """Names of extensions, likewise."""
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # RFC 9562, 4.1
@@ -133,7 +135,7 @@ class CloudEvent(_Unfrozen):
                 and _is_plain_text(id)
                 and ((source, type, datacontenttype) in _valid or _are_valid(source, type, datacontenttype))
                 and (subject is None or _is_plain_text(subject))
-                and (time is None or _PLAIN_TIME.fullmatch(time) is not None)
+                and (time is None or time is _plain_time[0] or _is_plain_time(time))
                 and (data is None or data.__class__ is bytes)
                 and (not extensions or _are_plain(extensions))
             )
@@ -273,6 +275,13 @@ def is_json(datacontenttype: str | None) -> bool:
 
 def _is_plain_text(text: str) -> bool:
     return text.isascii() and text.isprintable() and not text.isspace() and text != ""
+
+
+def _is_plain_time(time: str) -> bool:
+    if _PLAIN_TIME.fullmatch(time) is None:
+        return False
+    _plain_time[0] = time
+    return True
 
 
 def _are_plain(extensions: Mapping[str, ExtensionValue]) -> bool:

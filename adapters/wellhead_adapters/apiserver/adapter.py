@@ -89,11 +89,12 @@ class ApiServer:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(teller.lanes.failure(), name="failure of a lane")
                     group.create_task(watches.run(), name="watches")
-                    await stand.wait()
-                    await teller.write()  # else a crash in the next second would leave no position to go on from
-                    ready()
-                    if teller.state is not None:
+                    if teller.state is not None:  # also before all kinds are there, which one without rights never is
                         group.create_task(teller.keep(), name="state")
+                    await stand.wait()
+                    # Else a crash in the next seconds would leave some watches without a position to go on from.
+                    await teller.write(at_once=True)
+                    ready()
             except BaseExceptionGroup as failed:
                 raise _first(failed) from None
             finally:
@@ -102,7 +103,7 @@ class ApiServer:
                     _log.warning("changes were read and not sent", extra={"changes": left})
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_SETTLE_SECONDS):
-                        await teller.write(last=True)
+                        await teller.write(at_once=True)
         finally:
             await api.aclose()
 

@@ -48,9 +48,9 @@ class State(Protocol):
     def forget(self, watch: str, /) -> None:
         """Nobody wants to know of this watch any more."""
 
-    async def write(self, *, last: bool = False) -> None:
-        """Called each second: put down what is new, if it is time to; ``last``: it is. Raises `ConfigError` where that is
-        not possible; it is kept for the next time.
+    async def write(self, *, at_once: bool = False) -> None:
+        """Called each second: put down what is new, if it is time to; ``at_once``: it is. Raises `ConfigError` where
+        that is not possible; it is kept for the next time.
         """
 
 
@@ -92,7 +92,7 @@ class StateFile:
         self._positions.pop(watch, None)
         self._pending.append(forgotten_line(self._number(watch)))
 
-    async def write(self, *, last: bool = False) -> None:  # noqa: ARG002 - it is always time to
+    async def write(self, *, at_once: bool = False) -> None:  # noqa: ARG002 - it is always time to
         if not self._pending:
             return
         whole = self._size()

@@ -131,9 +131,9 @@ class StateMap:
     def forget(self, watch: str) -> None:
         self._changed = self._kept.pop(watch, None) is not None or self._changed
 
-    async def write(self, *, last: bool = False) -> None:
+    async def write(self, *, at_once: bool = False) -> None:
         now = asyncio.get_running_loop().time()
-        if not (last and (self._changed or self._moved)) and not self._is_due(now):
+        if not (at_once and (self._changed or self._moved)) and not self._is_due(now):
             return
         changed, self._changed, self._moved = self._changed, False, False
         try:

@@ -56,6 +56,7 @@ class Teller:
         self._sink = sink
         self._told: list[Told] = []
         self._trouble = ""
+        self._writing = asyncio.Lock()
         self.lanes: Lanes[_Sending] = Lanes(
             self._send,
             at_once=config.in_flight,
@@ -114,15 +115,18 @@ class Teller:
             await asyncio.sleep(_WRITE_SECONDS)
             await self.write()
 
-    async def write(self, *, last: bool = False) -> None:
+    async def write(self, *, at_once: bool = False) -> None:
         """Put down how far each watch has come."""
-        if self.state is None:
-            return
+        if self.state is not None:
+            async with self._writing:
+                await self._put_down(self.state, at_once=at_once)
+
+    async def _put_down(self, state: State, *, at_once: bool) -> None:
         for told in self._told:
-            self.state.position(told.watch, told.ledger.position)
+            state.position(told.watch, told.ledger.position)
         self._told = [told for told in self._told if not told.over]
         try:
-            await self.state.write(last=last)
+            await state.write(at_once=at_once)
         except ConfigError as error:
             if str(error) != self._trouble:
                 _log.error("changes would be repeated after a restart", extra={"problem": str(error)})

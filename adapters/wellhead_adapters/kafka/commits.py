@@ -68,6 +68,7 @@ class Commits:
 
     def _due(self, partitions: Collection[Assigned]) -> dict[Assigned, Commit]:
         now = asyncio.get_running_loop().time()
+        partitions = [partition for partition in partitions if self._has_topic(partition)]
         most = min(MOST_CHARACTERS, _CHARACTERS // max(1, len(partitions))) if self._ahead else 0
         known = {partition: partition.to_commit(most=most) for partition in partitions}
         return {
@@ -75,6 +76,10 @@ class Commits:
             for partition, commit in known.items()
             if commit is not None and (commit != partition.committed or now - partition.committed_at >= ANEW)
         }
+
+    def _has_topic(self, partition: Assigned) -> bool:
+        """Whether its topic was not deleted: aiokafka would try for ever to commit its offset, and all others with it."""
+        return self._consumer.partitions_for_topic(partition.place[0]) is not None
 
     async def _perform(self, due: Mapping[Assigned, Commit]) -> bool:
         offsets = {

@@ -219,12 +219,13 @@ def _extension(octets: bytes, tally: Tally) -> str:
         value = octets.decode()
     except UnicodeDecodeError:
         return _encoded(octets, tally)
-    return value if _can_be_held(value) else _encoded(octets, tally)
+    is_plain = value.isascii() and value.isprintable()
+    return value if is_plain or _can_be_held(value) else _encoded(octets, tally)
 
 
 def _can_be_held(value: str) -> bool:
     """Whether it is text that an attribute can hold: no control characters (CloudEvents 1.0.2, 3.1 "String")."""
-    return (value.isascii() and value.isprintable()) or not any(extension_problems("value", value))
+    return not any(extension_problems("value", value))
 
 
 def _encoded(octets: bytes, tally: Tally) -> str:
@@ -264,14 +265,19 @@ def _media_type(value: bytes | None, tally: Tally) -> str | None:
 
 
 def _time(milliseconds: int, tally: Tally) -> str | None:
+    text = _instant(milliseconds)
+    tally.dropped += text is None
+    return text
+
+
+@lru_cache(maxsize=64)
+def _instant(milliseconds: int) -> str | None:
+    """None beyond the year 9999. Remembered, as many records in a row are of one millisecond."""
     seconds, rest = divmod(milliseconds, 1000)
     whole = _second(seconds)
-    if whole is None:
-        tally.dropped += 1
-        return None
-    if rest % 10:
-        return f"{whole}.{rest:03}Z"
-    return f"{whole}.{rest:03}".rstrip("0") + "Z" if rest else whole + "Z"
+    if whole is None or not rest:
+        return whole and whole + "Z"
+    return f"{whole}.{rest:03}Z" if rest % 10 else f"{whole}.{rest:03}".rstrip("0") + "Z"
 
 
 @lru_cache(maxsize=64)

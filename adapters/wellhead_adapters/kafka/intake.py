@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -27,7 +27,7 @@ from .config import OutOfRange
 from .deliveries import Enough
 from .pressure import Budget
 from .starting import Edge
-from .unreadable import step_over
+from .unreadable import is_about_a_record, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +50,7 @@ _UNREAD_SECONDS: Final = 30.0
 """For so long, with enough in hand and deliveries going on, nothing is read: well below ``max_poll_interval_ms``."""
 _BEGIN_SECONDS: Final = 0.05
 _TROUBLE_SECONDS: Final = 1.0
+_ASIDE_SECONDS: Final = 30.0
 
 
 class BeginAnew(WellheadError):
@@ -112,13 +113,12 @@ class Intake:
             except OffsetOutOfRangeError as error:
                 await self._go_on_elsewhere(error.args[0])
                 continue
-            except KafkaError as error:
+            except Exception as error:  # noqa: BLE001 - of a batch that is damaged aiokafka raises whatever it meets
                 self._rewind()
-                await self._note_trouble(error)
-                continue
-            except UnicodeDecodeError as error:
-                self._rewind()
-                await self._step_over(error)
+                if is_about_a_record(error):
+                    await self._step_over(error)
+                else:
+                    await self._note_trouble(cast("KafkaError", error))
                 continue
             for place, records in batches.items():
                 self._take_in(place, records)
@@ -204,17 +204,42 @@ class Intake:
             if partition.offsets is not None and not partition.revoked and place in assigned:
                 self._consumer.seek(place, partition.offsets.position)
 
-    async def _step_over(self, error: UnicodeDecodeError) -> None:
-        found = await step_over(
-            self._consumer,
-            lambda: [TopicPartition(*one.place) for one in self.partitions.values() if not (one.paused or one.revoked)],
-            self._take_in,
-        )
-        if found is not None:
-            place, offset = found
+    async def _step_over(self, met: Exception) -> None:
+        """Pass the record that cannot be read, or set its partition aside where that may be another's fault."""
+        try:
+            found = await unreadable(
+                self._consumer,
+                lambda: [TopicPartition(*o.place) for o in self.partitions.values() if not (o.paused or o.revoked)],
+                self._take_in,
+            )
+        except KafkaError as trouble:
+            await self._note_trouble(trouble)
+            return
+        if found is None:
+            if not isinstance(met, UnicodeDecodeError):
+                raise BeginAnew(f"what was fetched cannot be read: {met}")
+            return
+        place, offset, error = found
+        facts = {"topic": place.topic, "partition": place.partition, "offset": offset, "reason": str(error)}
+        if isinstance(error, UnicodeDecodeError):
+            self._consumer.seek(place, offset + 1)
             self.unreadable += 1
-            facts = {"topic": place.topic, "partition": place.partition, "offset": offset, "reason": str(error)}
             _log.error("record cannot be read and is passed: a header's name is no UTF-8", extra=facts)
+            return
+        partition = self.partitions.get((place.topic, place.partition))
+        if partition is not None:
+            _log.error(
+                "records are damaged: their partition is asked for again", extra={**facts, "after": _ASIDE_SECONDS}
+            )
+            self._consumer.pause(place)
+            partition.paused = True
+            asyncio.get_running_loop().call_later(_ASIDE_SECONDS, self._take_back, partition)
+
+    def _take_back(self, partition: Assigned) -> None:
+        """Ask for it again, that was set aside: a broker's disk may have been damaged, and another be the leader now."""
+        if self.partitions.get(partition.place) is partition and not partition.revoked and partition not in self._full:
+            partition.paused = False
+            self._consumer.resume(TopicPartition(*partition.place))
 
     async def _go_on_elsewhere(self, gone: Mapping[TopicPartition, int]) -> None:
         """The records at these offsets are not there any more: deleted before they were read, or the topic is new."""
