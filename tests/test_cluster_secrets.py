@@ -28,6 +28,7 @@ from wellhead_adapters.cli.cluster_secrets import ClusterSecrets, cluster_secret
 from wellhead_adapters.cli.fleet import Fleet, read_plan
 from wellhead_adapters.cli.plan import World
 from wellhead_adapters.gitlab.adapter import Gitlab
+from wellhead_adapters.kafka.adapter import Kafka
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -47,7 +48,27 @@ spec:
   secretToken: {secretKeyRef: {name: tokens, key: secretToken}}
   sink: {ref: {apiVersion: v1, kind: Service, name: display}}
 """
-WORLD: Final = World(adapters={"gitlab": lambda: Gitlab})
+KAFKA: Final = """
+apiVersion: sources.knative.dev/v1
+kind: KafkaSource
+metadata: {name: sample, namespace: team}
+spec:
+  bootstrapServers: ["kafka:9093"]
+  topics: [t]
+  net:
+    sasl:
+      enable: true
+      type: {secretKeyRef: {name: tokens, key: type, optional: true}}
+      user: {secretKeyRef: {name: tokens, key: user}}
+      password: {secretKeyRef: {name: tokens, key: password}}
+    tls:
+      enable: true
+      cert: {secretKeyRef: {name: tls, key: tls.crt}}
+      key: {secretKeyRef: {name: tls, key: tls.key}}
+      caCert: {secretKeyRef: {name: tls, key: ca.crt}}
+  sink: {ref: {apiVersion: v1, kind: Service, name: display}}
+"""
+WORLD: Final = World(adapters={"gitlab": lambda: Gitlab, "kafka": lambda: Kafka})
 HOOK_URL: Final = "https://hooks.example.com"
 PUSH: Final = {"X-Gitlab-Event": "Push Hook", "X-Gitlab-Token": TOKEN}
 ASK_SECONDS: Final = 10
@@ -155,7 +176,7 @@ async def told(cluster: FakeCluster, text: str = SOURCE) -> list[str]:
     with pytest.raises(ConfigError) as error:
         await secrets_of(cluster).fetch(list(missing_secrets(sources(text), WORLD)))
     problems = [str(problem) for problem in error.value.problems]
-    assert all(one.startswith("file, document 1, GitLabSource team/sample: spec.") for one in problems)
+    assert all("file, document 1, " in one and "Source team/sample: spec." in one for one in problems)
     assert TOKEN not in str(error.value)
     assert ACCESS not in str(error.value)
     return problems
@@ -215,6 +236,44 @@ def test_stand_ins_hold_nothing_of_worth_and_make_a_configuration() -> None:
     found = sources()
     (secret,) = stand_ins(list(missing_secrets(found, WORLD)))
     assert Gitlab.from_manifest(found[0], [*found, secret]).secret_token == "read-from-the-cluster"
+
+
+# --- a KafkaSource's ---
+
+
+def test_of_a_kafka_source_what_is_enabled_is_asked_for_where_no_file_holds_its_secret() -> None:
+    assert names(KAFKA) == ["user", "password", "type", "tls.crt", "tls.key", "ca.crt"]
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: tls, namespace: team}\nstringData: {tls.crt: a}"
+    assert names(f"{KAFKA}---\n{secret}") == ["user", "password", "type"], "what is not in it is told, not asked for"
+    assert names(KAFKA.replace("tls:\n      enable: true", "tls:\n      enable: false")) == ["user", "password", "type"]
+    assert names(KAFKA.replace("name: tls, key: ca.crt", "name: tls")) == names(KAFKA)[:-1]
+
+
+def test_stand_ins_have_the_form_of_what_they_stand_for() -> None:
+    found = sources(KAFKA)
+    config = Kafka.from_manifest(found[0], [*found, *stand_ins(list(missing_secrets(found, WORLD)))])
+    assert (config.sasl_user, config.mechanism.value) == ("read-from-the-cluster", "PLAIN")
+
+
+async def test_what_is_optional_may_be_missing_and_nothing_else_may() -> None:
+    cluster = cluster_with(user="u", password=TOKEN)
+    cluster.put("secrets", "tls", "team", data=encoded(**{"tls.crt": "a", "tls.key": "b"}))
+    (problem,) = await told(cluster, KAFKA)
+    assert problem.endswith("Secret team/tls of the cluster has no key 'ca.crt'; it has 'tls.crt', 'tls.key'")
+    cluster.put("secrets", "tls", "team", data=encoded(**{"tls.crt": "a", "tls.key": "b", "ca.crt": "c"}))
+    found = await secrets_of(cluster).fetch(list(missing_secrets(sources(KAFKA), WORLD)))
+    assert [one.body["stringData"] for one in found] == [
+        {"user": "u", "password": TOKEN},
+        {"tls.crt": "a", "tls.key": "b", "ca.crt": "c"},
+    ]
+
+
+async def test_what_is_optional_and_may_not_be_read_is_told_and_no_variable_is_named() -> None:
+    cluster = cluster_with(user="u", password=TOKEN)
+    cluster.standing["secrets/tokens"] = ApiError(403, "Forbidden", "no")
+    problems = await told(cluster, KAFKA.partition("    tls:")[0] + "  sink: {uri: http://a}\n")
+    assert len(problems) == 3
+    assert all("may not be read" in one and "set" not in one.partition("secretKeyRef")[2] for one in problems)
 
 
 # --- followed ---

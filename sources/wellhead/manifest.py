@@ -84,8 +84,12 @@ class SecretKey:
     namespace: str
     name: str
     key: str
-    instead: str
-    """What would do in its place, for a person: ``GITLAB_ACCESS_TOKEN``."""
+    instead: str = ""
+    """The variable that would do in its place, for a person: ``GITLAB_ACCESS_TOKEN``; "" where none would."""
+    optional: bool = False
+    """Whether it may be missing."""
+    stand_in: str = "read-from-the-cluster"
+    """What has the form of a value and no worth: for who only looks whether the rest is right."""
 
 
 def documents(text: str, origin: str) -> tuple[list[Document], list[Problem]]:

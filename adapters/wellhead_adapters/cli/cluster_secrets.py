@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Needed: TypeAlias = "tuple[Document, SecretKey]"
 _TIMEOUT_SECONDS: Final = 10.0
-_STAND_IN: Final = "read-from-the-cluster"
 
 
 class RefersToSecrets(Protocol):
@@ -59,7 +58,7 @@ def missing_secrets(documents: Sequence[Document], world: World) -> Iterator[Nee
 
 def stand_ins(needed: Sequence[Needed]) -> list[Document]:
     """Secrets with nothing of worth in them, for who only looks whether the rest is right. Pure."""
-    return _documents(needed, lambda _: _STAND_IN)
+    return _documents({key: key.stand_in for _, key in needed})
 
 
 class ClusterSecrets:
@@ -86,11 +85,14 @@ class ClusterSecrets:
         for one in needed:
             try:
                 values[one[1]] = _value(bodies[one[1].namespace, one[1].name], one[1])
+            except _Missing as error:
+                if not one[1].optional:
+                    problems.append(_problem(one, str(error)))
             except ValueError as error:
                 problems.append(_problem(one, str(error)))
         if problems:
             raise ConfigError(problems)
-        return _documents(needed, values.__getitem__)
+        return _documents(values)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -110,6 +112,10 @@ def cluster_secrets(environment: Mapping[str, str], *, kubeconfig: str = "", con
     return ClusterSecrets(open_api)
 
 
+class _Missing(ValueError):
+    """There is no such Secret, or no such key in it."""
+
+
 async def _body(api: SecretReader, namespace: str, name: str) -> Mapping[str, object] | ApiError:
     try:
         return await api.get(f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}")
@@ -118,14 +124,14 @@ async def _body(api: SecretReader, namespace: str, name: str) -> Mapping[str, ob
 
 
 def _value(body: Mapping[str, object] | ApiError, key: SecretKey) -> str:
-    """What is stored under the key. Raises ValueError, for a person to read."""
+    """What is stored under the key. Raises ValueError, for a person to read; `_Missing` where nothing is."""
     where = f"Secret {key.namespace}/{key.name} of the cluster"
     if isinstance(body, ApiError):
-        raise ValueError(_reason(body, where, key))
+        raise (_Missing if body.status == 404 else ValueError)(_reason(body, where, key))
     data = body.get("data")
     stored = data if isinstance(data, Mapping) else {}
     if key.key not in stored:
-        raise ValueError(f"{where} has no key {key.key!r}; it has {', '.join(sorted(map(ascii, stored))) or 'none'}")
+        raise _Missing(f"{where} has no key {key.key!r}; it has {', '.join(sorted(map(ascii, stored))) or 'none'}")
     try:
         found = base64.b64decode(str(stored[key.key]), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
@@ -136,7 +142,7 @@ def _value(body: Mapping[str, object] | ApiError, key: SecretKey) -> str:
 
 
 def _reason(error: ApiError, where: str, key: SecretKey) -> str:
-    instead = f"or put it into these files, or set {key.instead}"
+    instead = "or put it into these files" + (f", or set {key.instead}" if key.instead else "")
     if error.status == 404:
         return f"there is no {where}: create it, {instead}"
     if error.status == 403:
@@ -152,13 +158,14 @@ def _problem(needed: Needed, what: str) -> Problem:
 
 def _name(needed: Needed) -> str:
     _, key = needed
-    return f"Secret {key.namespace}/{key.name}, which is not among these documents (nor is {key.instead} set)"
+    nor = f" (nor is {key.instead} set)" if key.instead else ""
+    return f"Secret {key.namespace}/{key.name}, which is not among these documents{nor}"
 
 
-def _documents(needed: Sequence[Needed], value: Callable[[SecretKey], str]) -> list[Document]:
+def _documents(values: Mapping[SecretKey, str]) -> list[Document]:
     found: defaultdict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for _, key in needed:
-        found[key.namespace, key.name][key.key] = value(key)
+    for key, value in values.items():
+        found[key.namespace, key.name][key.key] = value
     return [
         Document(
             origin="the cluster",

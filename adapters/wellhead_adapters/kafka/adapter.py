@@ -12,7 +12,7 @@ from wellhead.errors import ConfigError
 
 from .config import KafkaConfig
 from .events import EVENT_TYPE
-from .manifest import SPEC_FIELDS, from_manifest
+from .manifest import SPEC_FIELDS, from_manifest, missing_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +44,7 @@ class Kafka:
     manifest_kinds: ClassVar[tuple[str, ...]] = ("KafkaSource",)
     spec_fields: ClassVar[tuple[str, ...]] = SPEC_FIELDS
     from_manifest = staticmethod(from_manifest)
+    missing_secrets = staticmethod(missing_secrets)
 
     def __init__(self, config: KafkaConfig, *, open_consumer: Open | None = None) -> None:
         self._config = config

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from wellhead.env import Collector
 from wellhead.errors import ConfigError, Problem
-from wellhead.manifest import Collected, secret
+from wellhead.manifest import Collected, SecretKey, secret
 
 from .config import KafkaConfig
-from .net import net_path, net_variables
+from .net import net_path, net_references, net_variables
 
 if TYPE_CHECKING:
     from wellhead.manifest import Document
@@ -26,6 +26,12 @@ ORDERING_ANNOTATION: Final = "wellhead/ordering"
 _ORDERINGS: Final = {"ordered": "partition", "unordered": "unordered"}
 _LISTS: Final = {"bootstrapServers": "KAFKA_BOOTSTRAP_SERVERS", "topics": "KAFKA_TOPICS"}
 _TEXTS: Final = {"consumerGroup": "KAFKA_CONSUMER_GROUP", "initialOffset": "KAFKA_INITIAL_OFFSET"}
+_STAND_INS: Final = {
+    "KAFKA_NET_SASL_TYPE": "PLAIN",
+    "KAFKA_NET_TLS_CERT": "-----BEGIN CERTIFICATE-----",
+    "KAFKA_NET_TLS_KEY": "-----BEGIN PRIVATE KEY-----",
+    "KAFKA_NET_TLS_CA_CERT": "-----BEGIN CERTIFICATE-----",
+}
 _PATHS: Final = {
     **{variable: f"spec.{name}" for name, variable in {**_LISTS, **_TEXTS}.items()},
     "KAFKA_ORDERING": "spec.ordering",
@@ -57,6 +63,23 @@ def from_manifest(document: Document, documents: Sequence[Document] = ()) -> Kaf
     if problems or config is None:
         raise ConfigError(problems)
     return config
+
+
+def missing_secrets(document: Document, documents: Sequence[Document] = ()) -> list[SecretKey]:
+    """What ``net`` refers to in Secrets that are not among ``documents``."""
+    there = {one.name for one in documents if (one.kind, one.namespace) == ("Secret", document.namespace)}
+    return [
+        SecretKey(
+            path=reference.path,
+            namespace=document.namespace,
+            name=reference.name,
+            key=reference.key,
+            optional=reference.optional,
+            **({"stand_in": _STAND_INS[reference.variable]} if reference.variable in _STAND_INS else {}),
+        )
+        for reference in net_references(document.spec.get("net"))
+        if reference.name not in there
+    ]
 
 
 def _said(document: Document, problems: list[Problem]) -> dict[str, str]:

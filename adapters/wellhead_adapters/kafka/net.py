@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from wellhead.errors import ConfigError, Problem
 from wellhead.manifest import unknown_fields
@@ -45,6 +46,31 @@ def net_variables(net: object, secret: Callable[[str, str], str | None]) -> Mapp
     return variables
 
 
+class Reference(NamedTuple):
+    """A ``secretKeyRef`` of ``spec.net``."""
+
+    variable: str
+    """Which variable gets the value."""
+    path: str
+    name: str
+    key: str
+    optional: bool
+
+
+def net_references(net: object) -> Iterator[Reference]:
+    """What of a KafkaSource's ``spec.net`` is enabled and refers to a Secret; what is wrong is left to `net_variables`."""
+    for part, names in _NET.items():
+        said = net.get(part) if isinstance(net, Mapping) else None
+        if not isinstance(said, Mapping) or said.get("enable") is not True:
+            continue
+        for name, variable in names.items():
+            path = f"spec.net.{part}.{name}"
+            with contextlib.suppress(ConfigError):
+                reference = _reference(said.get(name), path)
+                if reference is not None:
+                    yield Reference(variable, f"{path}.secretKeyRef", *reference)
+
+
 def net_path(variable: str) -> str:
     """``spec.net.sasl.user`` for ``KAFKA_NET_SASL_USER``, also where forms of it are listed; else the variable itself."""
     for part, names in _NET.items():
@@ -56,11 +82,25 @@ def net_path(variable: str) -> str:
 
 def _referred(said: object, where: str, secret: Callable[[str, str], str | None]) -> str:
     """The value that ``{secretKeyRef: {name, key}}`` stands for; "" where nothing is said."""
-    if not said:
+    reference = _reference(said, where)
+    if reference is None:
         return ""
+    name, key, optional = reference
+    value = secret(name, key)
+    if value is None and not optional:
+        raise ConfigError(
+            [Problem(f"{where}.secretKeyRef", f"there is no key {key!r} in a Secret {name!r} of its namespace")]
+        )
+    return value or ""
+
+
+def _reference(said: object, where: str) -> tuple[str, str, bool] | None:
+    """Name, key and whether it is optional; None where nothing is said. Raises `ConfigError`."""
+    if not said:
+        return None
     reference = said.get("secretKeyRef") if isinstance(said, Mapping) else None
     if reference is None and isinstance(said, Mapping):
-        return ""  # as `user: {}`, which kubectl get shows of what is not set
+        return None  # as `user: {}`, which kubectl get shows of what is not set
     if not isinstance(reference, Mapping):
         raise ConfigError([Problem(where, "is not an object with a secretKeyRef")])
     problems = list(unknown_fields(reference, ("name", "key", "optional"), f"{where}.secretKeyRef"))
@@ -69,9 +109,4 @@ def _referred(said: object, where: str, secret: Callable[[str, str], str | None]
         problems.append(Problem(f"{where}.secretKeyRef", "needs a name and a key, both strings"))
     if problems or not isinstance(name, str) or not isinstance(key, str):
         raise ConfigError(problems)
-    value = secret(name, key)
-    if value is None and not reference.get("optional"):
-        raise ConfigError(
-            [Problem(f"{where}.secretKeyRef", f"there is no key {key!r} in a Secret {name!r} of its namespace")]
-        )
-    return value or ""
+    return name, key, bool(reference.get("optional"))
