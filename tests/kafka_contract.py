@@ -86,11 +86,12 @@ class ConsumerContract(ABC):
             await listener.assigned.wait()
         return consumer, TopicPartition(topic, 0)
 
-    async def read(self, consumer: Consumer, number: int) -> list[bytes | None]:
+    async def read(self, consumer: Consumer, number: int, *places: TopicPartition) -> list[bytes | None]:
         found: list[bytes | None] = []
         async with asyncio.timeout(IN_TIME):
             while len(found) < number:
-                for records in (await consumer.getmany(timeout_ms=200, max_records=number - len(found))).values():
+                left = number - len(found)
+                for records in (await consumer.getmany(*places, timeout_ms=200, max_records=left)).values():
                     found += [record.value for record in records]
         return found
 
@@ -153,6 +154,20 @@ class ConsumerContract(ABC):
         assert await consumer.position(place) == 2
         consumer.resume(place)
         assert await self.read(consumer, 8) == NUMBERS[2:]
+
+    async def test_what_is_not_asked_for_keeps_its_records_and_keeps_no_other_from_coming(self) -> None:
+        topic = await self.topic(2)
+        consumer, first = await self.joined(topic)
+        second = TopicPartition(topic, 1)
+        consumer.seek(first, 0)
+        consumer.seek(second, 0)
+        await self.produce(topic, NUMBERS, partition=0)
+        for number in NUMBERS:  # one by one, so that each is fetched while the other partition's wait
+            await self.produce(topic, [number], partition=1)
+            assert await self.read(consumer, 1, second) == [number]
+        assert await consumer.position(first) == 0
+        assert await self.read(consumer, 10) == NUMBERS
+        assert (await consumer.position(first), await consumer.position(second)) == (10, 10)
 
     @pytest.mark.parametrize("pauses", [False, True])
     async def test_records_come_while_the_listener_is_busy_with_its_assignment_unless_it_has_paused_them(

@@ -10,6 +10,7 @@ from tests.kafka_contract import ConsumerContract
 from tests.kafka_fake import FakeKafka
 
 from wellhead_adapters.kafka.config import KafkaConfig
+from wellhead_adapters.kafka.consumer import fetched_of_partition
 
 if TYPE_CHECKING:
     from wellhead_adapters.kafka.consumer import Consumer
@@ -33,3 +34,18 @@ class TestTheFake(ConsumerContract):
 
     async def open(self, group: str) -> Consumer:
         return await self.kafka.open(KafkaConfig(bootstrap_servers=("k:1",), topics=("t",), consumer_group=group))
+
+
+@pytest.mark.parametrize(
+    ("buffer", "fetched"),
+    [
+        (1 << 16, 1 << 16),
+        (1 << 20, 1 << 18),
+        (16 << 20, 1 << 18),
+        (32 << 20, 1 << 19),
+        (64 << 20, 1 << 20),
+        (1 << 30, 1 << 20),
+    ],
+)
+def test_of_a_partition_no_more_is_fetched_at_once_than_befits_the_buffer(buffer: int, fetched: int) -> None:
+    assert fetched_of_partition(buffer) == fetched

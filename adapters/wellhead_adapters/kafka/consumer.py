@@ -30,8 +30,10 @@ _METADATA_MS: Final = 30_000
 """New topics and partitions are found within this."""
 _FETCH_WAIT_MS: Final = 100
 """A fetch that waits for one partition's records delays those of its siblings on the same broker by up to this."""
-_FETCH_PARTITION: Final = 1 << 18
-"""Held for each partition beside what was taken in: a quarter of Kafka's default still is a thousand small records."""
+_FETCH_PARTITION: Final = range(1 << 18, 1 << 20)
+"""Held for each partition beside what was taken in: the least still is a thousand small records, the most is Kafka's
+default, for who has a larger buffer.
+"""
 _FETCH_BROKER: Final = 16 << 20
 
 
@@ -126,7 +128,7 @@ async def open_consumer(config: KafkaConfig, *, group: bool = True) -> Consumer:
         metadata_max_age_ms=_METADATA_MS,
         fetch_max_wait_ms=_FETCH_WAIT_MS,
         fetch_max_bytes=min(_FETCH_BROKER, config.buffer),
-        max_partition_fetch_bytes=min(_FETCH_PARTITION, config.buffer),
+        max_partition_fetch_bytes=fetched_of_partition(config.buffer),
     )
     try:
         async with asyncio.timeout(START_SECONDS):
@@ -136,6 +138,11 @@ async def open_consumer(config: KafkaConfig, *, group: bool = True) -> Consumer:
         await consumer.stop()
         raise Unreachable(failures.why() or str(error) or f"no answer within {START_SECONDS:.0f} s") from None
     return cast("Consumer", consumer)
+
+
+def fetched_of_partition(buffer: int) -> int:
+    """How many bytes of one partition a fetch may bring, where so many may be held of all; a larger batch comes whole."""
+    return min(max(buffer // 64, _FETCH_PARTITION.start), _FETCH_PARTITION.stop, buffer)
 
 
 def _assignors() -> tuple[type, ...]:
