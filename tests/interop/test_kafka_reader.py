@@ -349,6 +349,34 @@ async def test_records_that_were_deleted_before_they_were_read_are_told_of(kafka
                 assert values(sink) == [*range(10), *range(15, 20)]
 
 
+async def test_a_topic_that_is_deleted_keeps_no_other_from_being_committed(kafka: Cluster) -> None:
+    for topic in ("kept", "gone"):
+        await create_topic(kafka.bootstrap, topic)
+    async with RecordingSink() as sink:
+        # Committed is only when partitions are taken away: then the deleted one's is due as well.
+        variables = environment(kafka, sink, "kept", KAFKA_TOPICS="kept,gone", KAFKA_COMMIT_INTERVAL="1h")
+        async with reading(variables) as program:
+            await program.stderr.line(READY)
+            await produce(kafka, "kept", range(10))
+            await produce(kafka, "gone", range(10, 20))
+            await sink.accepted(20)
+            await delete_topic(kafka, "gone")
+            await program.stderr.line("partitions are taken away")
+            await program.stderr.line("partitions are assigned")
+            assert await committed(kafka, "kept") == {0: 10}
+            assert await program.stop() == 0
+        assert "cannot be committed" not in program.stderr.text
+
+
+async def delete_topic(kafka: Cluster, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+    finally:
+        await admin.close()
+
+
 async def delete_before(kafka: Cluster, topic: str, offset: int) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
