@@ -60,6 +60,8 @@ class FakeKafka:
     def __init__(self) -> None:
         self.logs: dict[str, list[Log]] = {}
         self.committed: dict[tuple[str, TopicPartition], OffsetAndMetadata] = {}
+        self.unknown: set[str] = set()
+        """Topics that metadata do not tell of, though they are there."""
         self.damaged: dict[tuple[str, int, int], Exception] = {}
         self.commits = 0
         self.commit_error: Exception | None = None
@@ -327,7 +329,8 @@ class FakeConsumer:
         return set(self._kafka.logs)
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
-        return set(range(len(self._kafka.logs[topic]))) if topic in self._kafka.logs else None
+        known = topic in self._kafka.logs and topic not in self._kafka.unknown
+        return set(range(len(self._kafka.logs[topic]))) if known else None
 
     async def stop(self) -> None:
         self.stopped = True

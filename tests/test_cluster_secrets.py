@@ -253,6 +253,8 @@ def test_stand_ins_have_the_form_of_what_they_stand_for() -> None:
     found = sources(KAFKA)
     config = Kafka.from_manifest(found[0], [*found, *stand_ins(list(missing_secrets(found, WORLD)))])
     assert (config.sasl_user, config.mechanism.value) == ("read-from-the-cluster", "PLAIN")
+    found = sources(KAFKA.replace("tls.crt", "both.pem").replace("tls.key", "both.pem"))
+    Kafka.from_manifest(found[0], [*found, *stand_ins(list(missing_secrets(found, WORLD)))])
 
 
 async def test_what_is_optional_may_be_missing_and_nothing_else_may() -> None:

@@ -6,6 +6,8 @@ import enum
 import math
 import pickle
 import string
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
@@ -474,3 +476,9 @@ def test_from_sdk_refuses_data_that_no_json_can_hold(data: Any) -> None:
 
 def test_a_problem_prints_where_and_what() -> None:
     assert str(Problem("id", "MUST be a non-empty string")) == "id: MUST be a non-empty string"
+
+
+def test_the_first_event_of_a_process_may_not_have_an_empty_time_either() -> None:
+    program = "from wellhead.event import CloudEvent; CloudEvent(id='1', source='/s', type='t', time='')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "time: '' is not an RFC 3339 timestamp" in ended.stderr

@@ -55,7 +55,7 @@ _NO_EXTENSIONS: Mapping[str, ExtensionValue] = MappingProxyType({})
 _SOURCES = 1024
 _valid: set[tuple[str, str, str | None]] = set()
 """Sources, types and media types that were found valid: short ones, and not many."""
-_plain_time = [""]
+_plain_time: list[str | None] = [None]
 """The newest time that was found to be one: events of the same instant often have the same text."""
 _names: set[str] = set()
 """Names of extensions, likewise."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 TIMEOUT: Final = 10.0
 """Seconds for a commit: aiokafka would try for ever."""
+_UNKNOWN_TIMEOUT: Final = 1.0
 _POSITION_TIMEOUT: Final = 1.0
 _CHARACTERS: Final = 256 * 1024
 """Of metadata in one commit, which brokers keep as one batch of records (``message.max.bytes``, 1 MiB by default)."""
@@ -49,26 +50,29 @@ class Commits:
                 async with asyncio.timeout(_POSITION_TIMEOUT):  # for all of them: a rebalance may be waiting
                     for partition in partitions:
                         await self._look_at_position(partition)
-            await self._commit_due(partitions)
+            # A deleted topic's would be tried for ever, and with it all others. Yet a broker that has just started may not
+            # know a topic that is there.
+            known = [one for one in partitions if self._consumer.partitions_for_topic(one.place[0]) is not None]
+            await self._commit_due(known)
+            await self._commit_due([one for one in partitions if one not in known], seconds=_UNKNOWN_TIMEOUT)
 
-    async def _commit_due(self, partitions: Collection[Assigned]) -> bool:
+    async def _commit_due(self, partitions: Collection[Assigned], *, seconds: float = TIMEOUT) -> bool:
         """Whether nothing is due any more."""
         due = self._due(partitions)
         told_ahead = self._ahead
-        if not due or await self._perform(due):
+        if not due or await self._perform(due, seconds):
             now = asyncio.get_running_loop().time()
             for partition, commit in due.items():
                 partition.committed, partition.committed_at = commit, now
             return True
         if told_ahead and not self._ahead:
-            self._ahead = not await self._commit_due(partitions)
+            self._ahead = not await self._commit_due(partitions, seconds=seconds)
             if not self._ahead:
                 _log.warning("the brokers take little metadata: more comes twice where a member dies")
         return False
 
     def _due(self, partitions: Collection[Assigned]) -> dict[Assigned, Commit]:
         now = asyncio.get_running_loop().time()
-        partitions = [partition for partition in partitions if self._has_topic(partition)]
         most = min(MOST_CHARACTERS, _CHARACTERS // max(1, len(partitions))) if self._ahead else 0
         known = {partition: partition.to_commit(most=most) for partition in partitions}
         return {
@@ -77,17 +81,13 @@ class Commits:
             if commit is not None and (commit != partition.committed or now - partition.committed_at >= ANEW)
         }
 
-    def _has_topic(self, partition: Assigned) -> bool:
-        """Whether its topic was not deleted: aiokafka would try for ever to commit its offset, and all others with it."""
-        return self._consumer.partitions_for_topic(partition.place[0]) is not None
-
-    async def _perform(self, due: Mapping[Assigned, Commit]) -> bool:
+    async def _perform(self, due: Mapping[Assigned, Commit], seconds: float) -> bool:
         offsets = {
             TopicPartition(*partition.place): OffsetAndMetadata(commit.offset, commit.metadata)
             for partition, commit in due.items()
         }
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(seconds):
                 await self._consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError):
             # A rebalance was quicker. The new owners read again what is not committed: duplicates, no loss.
@@ -96,6 +96,12 @@ class Commits:
         except (KafkaError, TimeoutError) as error:
             if self._may_be_about_metadata(error, due):
                 self._ahead = False
+                return False
+            if seconds < TIMEOUT:
+                topics = sorted({partition.place[0] for partition in due})
+                _log.warning(
+                    "offsets of topics that are not known any more are not committed", extra={"topics": topics}
+                )
                 return False
             if not self._failing:
                 _log.warning("offsets cannot be committed; tried again", extra={"reason": str(error) or "no answer"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -27,17 +26,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _IN_HAND: Final = 100
 """Records of a partition that keep its deliveries busy until more are read."""
+_ENOUGH_IN_HAND: Final = 500
+"""More is not asked for. Until then, where another one is, so that what is fetched of it does not hold up the next fetch:
+aiokafka's waits for a tenth of a second then.
+"""
 _AGAIN_FIRST: Final = 1.0
 _AGAIN_AT_MOST: Final = 30.0
 _NOT_OURS_ANY_MORE: Final = frozenset((Loss.FENCED, Loss.STOPPED))
-
-
-class Enough(enum.Enum):
-    """Why reading more would not help."""
-
-    NO = "it would"
-    READY = "as many may start as may be on their way"
-    IN_HAND = "each partition, in which one waits for another, has its next at hand"
 
 
 class Deliveries:
@@ -71,19 +66,17 @@ class Deliveries:
         self._settled = asyncio.Event()
         self._now = asyncio.get_running_loop().time
 
-    def enough(self, partitions: Collection[Assigned]) -> Enough:
-        """Whether there is so much to send already that reading more of these would only fill memory."""
-        if not partitions:
-            return Enough.NO
-        if self._lanes.ready >= self._most:
-            return Enough.READY
-        if self._ordering is Ordering.PARTITION and all(one.in_hand >= _IN_HAND for one in partitions):
-            return Enough.IN_HAND
-        return Enough.NO
+    def wants(self, partition: Assigned) -> bool:
+        """Whether more of this partition would keep deliveries busy, and not only fill memory."""
+        if self._ordering is Ordering.PARTITION:
+            return partition.in_hand < _IN_HAND
+        return self._lanes.ready < self._most
 
-    def has_still(self, enough: Enough, partition: Assigned) -> bool:
-        """Whether that is so still, now that a record of ``partition`` has ended."""
-        return partition.in_hand >= _IN_HAND if enough is Enough.IN_HAND else self._lanes.ready >= self._most
+    def takes(self, partition: Assigned) -> bool:
+        """Whether more of it may come, where more of another is wanted."""
+        if self._ordering is Ordering.PARTITION:
+            return partition.in_hand < _ENOUGH_IN_HAND
+        return self._lanes.ready < self._most
 
     def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
         """Send these, the next of their partition in order."""

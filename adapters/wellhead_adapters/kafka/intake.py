@@ -24,7 +24,6 @@ from wellhead.errors import WellheadError
 from .assigned import Assigned
 from .begin import find
 from .config import OutOfRange
-from .deliveries import Enough
 from .pressure import Budget
 from .starting import Edge
 from .unreadable import is_about_a_record, unreadable
@@ -51,6 +50,10 @@ _UNREAD_SECONDS: Final = 30.0
 _BEGIN_SECONDS: Final = 0.05
 _TROUBLE_SECONDS: Final = 1.0
 _ASIDE_SECONDS: Final = 30.0
+_SEARCHES: Final = 3
+"""So many for what cannot be read, and none found it: a new consumer may help."""
+_NAMED: Final = 100
+"""More are not named: aiokafka goes through them for each partition of which it holds records."""
 
 
 class BeginAnew(WellheadError):
@@ -73,6 +76,8 @@ class Intake:
         watchdog: Watchdog,
     ) -> None:
         self.partitions: Mapping[Place, Assigned] = {}
+        self.asked: frozenset[Assigned] = frozenset()
+        """Those that were asked for more the last time; none while we do not want any."""
         self.resets = 0
         self.unreadable = 0
         self._consumer = consumer
@@ -84,10 +89,12 @@ class Intake:
         self._full: dict[Assigned, tuple[int, float]] = {}
         """How many of its records were in hand when we looked, and since when they are so many."""
         self._room = asyncio.Event()
-        self._enough = Enough.NO
-        """What made us wait instead of reading on."""
         self._goes_on = False
         """Whether a delivery has ended while we waited."""
+        self._listens = False
+        """Whether we wait, or ask for less than there is, so that room is to be told of."""
+        self._asking: asyncio.Timeout | None = None
+        self._unfound = 0
         self._trouble = ""
 
     def assign(self, places: Iterable[Place]) -> None:
@@ -102,11 +109,8 @@ class Intake:
     async def poll(self) -> None:
         """Read until cancelled. Raises `BeginAnew` and `RecordsGone`."""
         while True:
-            asked = await self._until_more_may_come()
             try:
-                batches = await self._consumer.getmany(
-                    *asked, timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS
-                )
+                batches = await self._ask(await self._until_more_is_wanted())
             except NoOffsetForPartitionError:  # it is asked for, or asked for again
                 await asyncio.sleep(_BEGIN_SECONDS)
                 continue
@@ -134,35 +138,67 @@ class Intake:
         if self._budget.is_full(partition.octets, len(partition.offsets), partitions=len(self.partitions)):
             self._full[partition] = partition.in_hand, asyncio.get_running_loop().time()
 
-    async def _until_more_may_come(self) -> Sequence[TopicPartition]:
-        """Wait while more would only fill memory; and give others their turn. Whom to ask then; none named: all."""
+    async def _until_more_is_wanted(self) -> Sequence[Assigned]:
+        """Wait while more would only fill memory; and give others their turn. Whom to ask then: none while all are paused.
+
+        While the sink takes nothing, it is read on until memory is full.
+        """
         loop = asyncio.get_running_loop()
-        unread_until = loop.time() + _UNREAD_SECONDS
+        until = loop.time() + _UNREAD_SECONDS
+        await asyncio.sleep(0)
         while True:
             self._pause_full(_STUCK_SECONDS)
             unpaused = [one for one in self.partitions.values() if not one.paused]
-            hungry = [one for one in unpaused if one not in self._full]
-            self._enough = self._deliveries.enough(hungry)
-            if not unpaused or (hungry and self._enough is Enough.NO):
-                break
+            if not unpaused or any(self._wants(one) for one in unpaused):
+                return [one for one in unpaused if one not in self._full and self._deliveries.takes(one)]
             goes_on = await self._until_room()
-            if loop.time() >= unread_until:
+            if loop.time() >= until:
                 self._pause_full(0)
-                break
-            if hungry and not goes_on:
-                break
-        self._enough = Enough.NO
-        await asyncio.sleep(0)
-        return [TopicPartition(*one.place) for one in hungry] if len(hungry) < len(unpaused) else ()
+                return [one for one in self.partitions.values() if not one.paused]
+            spare = [one for one in unpaused if one not in self._full]
+            if spare and not goes_on:
+                return spare
+
+    async def _ask(self, asked: Sequence[Assigned]) -> Mapping[TopicPartition, Sequence[Record]]:
+        """What there is of these; nothing once another wants more, too."""
+        if not self.asked.issuperset(asked):
+            self._watchdog.began(asyncio.get_running_loop().time())
+        self.asked = frozenset(asked)
+        named = [TopicPartition(*one.place) for one in asked]
+        if len(named) > _NAMED:
+            self._pause_full(0)
+            named = []
+        elif len(named) == sum(not one.paused for one in self.partitions.values()):
+            named = []
+        self._listens = bool(named)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as asking:
+                self._asking = asking if named else None
+                try:
+                    return await self._consumer.getmany(
+                        *named, timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS
+                    )
+                finally:
+                    self._asking, self._listens = None, False
+        return {}
 
     async def _until_room(self) -> bool:
         """Wait for room, for a moment; whether deliveries go on, so that there will be some."""
+        self.asked = frozenset()
         self._room.clear()
-        self._goes_on = False
+        self._goes_on, self._listens = False, True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_POLL_SECONDS):
                 await self._room.wait()
+        self._listens = False
         return self._goes_on
+
+    def _wants(self, partition: Assigned) -> bool:
+        return partition not in self._full and self._deliveries.wants(partition)
+
+    def holds_back(self, partition: Assigned) -> bool:
+        """Whether it is read no further: for want of room, or because its records are damaged."""
+        return partition.paused or partition in self._full
 
     def _pause_full(self, after: float) -> None:
         """Pause what is full and of which nothing has ended for so many seconds."""
@@ -179,14 +215,18 @@ class Intake:
     def on_done(self, partition: Assigned) -> None:
         """A record of ``partition`` is done: there may be room again."""
         self._goes_on = True
-        if self._enough is not Enough.NO and not self._deliveries.has_still(self._enough, partition):
-            self._room.set()
-        if partition in self._full and self._has_room(partition):
+        if partition in self._full:
+            if not self._has_room(partition):
+                return
             del self._full[partition]
-            self._room.set()
             if partition.paused and not partition.revoked:
                 partition.paused = False
                 self._consumer.resume(TopicPartition(*partition.place))
+        if self._listens and partition not in self.asked and self._wants(partition):
+            self._room.set()
+            if self._asking is not None:  # nothing is lost of what it waits for
+                self._asking.reschedule(asyncio.get_running_loop().time())
+                self._asking = None
 
     def _has_room(self, partition: Assigned) -> bool:
         ahead = len(partition.offsets) if partition.offsets is not None else 0
@@ -206,34 +246,33 @@ class Intake:
 
     async def _step_over(self, met: Exception) -> None:
         """Pass the record that cannot be read, or set its partition aside where that may be another's fault."""
-        try:
-            found = await unreadable(
-                self._consumer,
-                lambda: [TopicPartition(*o.place) for o in self.partitions.values() if not (o.paused or o.revoked)],
-                self._take_in,
-            )
-        except KafkaError as trouble:
-            await self._note_trouble(trouble)
-            return
+        found = await unreadable(self._consumer, self._readable, self._take_in)
         if found is None:
-            if not isinstance(met, UnicodeDecodeError):
-                raise BeginAnew(f"what was fetched cannot be read: {met}")
+            self._unfound += 1
+            if self._unfound >= _SEARCHES:
+                raise BeginAnew(f"what is fetched cannot be read: {met}")
             return
+        self._unfound = 0
         place, offset, error = found
+        partition = self.partitions.get((place.topic, place.partition))
         facts = {"topic": place.topic, "partition": place.partition, "offset": offset, "reason": str(error)}
         if isinstance(error, UnicodeDecodeError):
             self._consumer.seek(place, offset + 1)
+            if partition is not None and partition.offsets is not None:
+                partition.offsets.passed(offset + 1)
             self.unreadable += 1
             _log.error("record cannot be read and is passed: a header's name is no UTF-8", extra=facts)
-            return
-        partition = self.partitions.get((place.topic, place.partition))
-        if partition is not None:
+        elif partition is not None:
             _log.error(
                 "records are damaged: their partition is asked for again", extra={**facts, "after": _ASIDE_SECONDS}
             )
             self._consumer.pause(place)
             partition.paused = True
             asyncio.get_running_loop().call_later(_ASIDE_SECONDS, self._take_back, partition)
+
+    def _readable(self) -> list[TopicPartition]:
+        here = self.partitions.values()
+        return [TopicPartition(*o.place) for o in here if not (o.paused or o.revoked or o in self._full)]
 
     def _take_back(self, partition: Assigned) -> None:
         """Ask for it again, that was set aside: a broker's disk may have been damaged, and another be the leader now."""

@@ -26,11 +26,12 @@ ORDERING_ANNOTATION: Final = "wellhead/ordering"
 _ORDERINGS: Final = {"ordered": "partition", "unordered": "unordered"}
 _LISTS: Final = {"bootstrapServers": "KAFKA_BOOTSTRAP_SERVERS", "topics": "KAFKA_TOPICS"}
 _TEXTS: Final = {"consumerGroup": "KAFKA_CONSUMER_GROUP", "initialOffset": "KAFKA_INITIAL_OFFSET"}
+_PEM: Final = "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"  # one key may hold both
 _STAND_INS: Final = {
     "KAFKA_NET_SASL_TYPE": "PLAIN",
-    "KAFKA_NET_TLS_CERT": "-----BEGIN CERTIFICATE-----",
-    "KAFKA_NET_TLS_KEY": "-----BEGIN PRIVATE KEY-----",
-    "KAFKA_NET_TLS_CA_CERT": "-----BEGIN CERTIFICATE-----",
+    "KAFKA_NET_TLS_CERT": _PEM,
+    "KAFKA_NET_TLS_KEY": _PEM,
+    "KAFKA_NET_TLS_CA_CERT": _PEM,
 }
 _PATHS: Final = {
     **{variable: f"spec.{name}" for name, variable in {**_LISTS, **_TEXTS}.items()},

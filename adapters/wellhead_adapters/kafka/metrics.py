@@ -59,7 +59,11 @@ _OF_PARTITIONS: Final[tuple[tuple[str, str, Callable[[PartitionFacts], float | N
     ("wellhead_kafka_committed_lag", "Records behind the committed offset.", lambda one: one.committed_lag),
     ("wellhead_kafka_in_flight", "Records of a partition whose delivery goes on.", lambda one: one.in_flight),
     ("wellhead_kafka_held_bytes", "What the records in hand of a partition weigh.", lambda one: one.octets),
-    ("wellhead_kafka_paused", "1 while a partition is read no further for want of room.", lambda one: int(one.paused)),
+    (
+        "wellhead_kafka_paused",
+        "1 while a partition is read no further: for want of room, or as its records are damaged.",
+        lambda one: int(one.paused),
+    ),
 )
 _OF_ALL: Final[tuple[tuple[str, str, str, Callable[[ReaderFacts], float]], ...]] = (
     (

@@ -220,8 +220,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 raise BeginAnew("nothing was read for too long")
 
     async def _readable(self) -> int | None:
-        """How many records could be read and were not; None where the brokers do not say. Paused partitions wait for us."""
-        reading = [TopicPartition(*one.place) for one in self.partitions.values() if not one.paused]
+        """How many records were asked for and not read; None where the brokers do not say. Other partitions wait for us."""
+        reading = [TopicPartition(*one.place) for one in self.intake.asked if not (one.paused or one.revoked)]
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 if not self._joined:

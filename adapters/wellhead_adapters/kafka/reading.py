@@ -73,7 +73,7 @@ class Reading:
         """The reading at this moment."""
         reader = self._reader
         facts = ReaderFacts(
-            partitions=[_facts(one, reader.consumer) for one in reader.partitions.values()] if reader else [],
+            partitions=[_facts(one, reader) for one in reader.partitions.values()] if reader else [],
             progress_age=self._watchdog.age(asyncio.get_running_loop().time()),
             rebalances=self._rebalances + (reader.rebalances if reader else 0),
             new_consumers=max(0, self._consumers - 1),
@@ -94,9 +94,9 @@ def _unread(_: Assigned) -> None:
     """What is done while no consumer reads, which wants to know."""
 
 
-def _facts(partition: Assigned, consumer: Consumer) -> PartitionFacts:
+def _facts(partition: Assigned, reader: Reader) -> PartitionFacts:
     topic, number = partition.place
-    end = consumer.end(TopicPartition(topic, number))
+    end = reader.consumer.end(TopicPartition(topic, number))
     done = partition.offsets.committable if partition.offsets is not None else None
     return PartitionFacts(
         topic=topic,
@@ -105,5 +105,5 @@ def _facts(partition: Assigned, consumer: Consumer) -> PartitionFacts:
         committed_lag=None if end is None or partition.committed is None else max(0, end - partition.committed.offset),
         in_flight=len(partition.under_way),
         octets=partition.octets,
-        paused=partition.paused,
+        paused=reader.intake.holds_back(partition),
     )

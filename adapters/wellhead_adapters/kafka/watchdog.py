@@ -33,7 +33,7 @@ class Watchdog:
         return now - self._progress_at
 
     def began(self, now: float) -> None:
-        """A consumer was started, or was given partitions: it has its own time to read."""
+        """A consumer was started, was given partitions, or asks for what it did not want before: it has its time to read."""
         self._progress_at = now
 
     def look(self, now: float, *, lag: int | None) -> Verdict:
