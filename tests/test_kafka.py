@@ -533,7 +533,7 @@ async def test_members_come_and_go_and_nothing_is_lost_or_out_of_order(kafka: Fa
 # --- a sink that is down ---
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 async def test_whatever_the_budgets_and_whoever_comes_and_goes_nothing_is_lost_or_out_of_order(
     kafka: FakeKafka, seed: int
 ) -> None:
@@ -681,18 +681,17 @@ async def test_a_slow_sink_is_no_reason_to_poll_less_than_twice_a_minute_nor_to_
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
-@pytest.mark.parametrize("ordering", [Ordering.PARTITION, Ordering.UNORDERED])
+@pytest.mark.parametrize(("ordering", "seconds"), [(Ordering.PARTITION, 2.2), (Ordering.UNORDERED, 0.2)])
 async def test_a_partition_is_not_kept_waiting_by_one_that_has_nothing(
-    kafka: FakeKafka, ordering: Ordering, size: int
+    kafka: FakeKafka, ordering: Ordering, seconds: float, size: int
 ) -> None:
     kafka.create("t", 2)
-    kafka.produce("t", *[b"x" * size] * 5000, partition=0)
+    kafka.produce("t", *[b"x" * size] * 2000, partition=0)
     transport = FakeTransport()
     transport.always(after(0.001))
     async with Replica(kafka, replace(CONFIG, ordering=ordering, commit_records=100_000), transport=transport):
-        seconds = 5 if ordering is Ordering.PARTITION else 1
-        await asyncio.sleep(seconds * 1.1)
-        assert len(transport.events) >= 4_900 if ordering is Ordering.PARTITION else len(transport.events) == 5000
+        await asyncio.sleep(seconds)
+        assert len(transport.events) >= 1_950
 
 
 @pytest.mark.parametrize("patience", [20, 180])
@@ -705,7 +704,7 @@ async def test_a_partition_that_is_full_for_long_is_no_reason_for_a_new_consumer
     transport.always(after(0.2))
     config = replace(CONFIG, stuck_after=timedelta(seconds=patience), drain=SECOND)
     async with Replica(kafka, config, transport=transport) as it:
-        await asyncio.sleep(1200)
+        await asyncio.sleep(500)
         assert (len(kafka.consumers), it.metric("rebalances_total")) == (1, [1])
 
 
