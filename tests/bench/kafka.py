@@ -237,14 +237,22 @@ def _rows(what: str, partitions: int, delay: int, found: Mapping[str, Sequence[_
         )
 
     rows = []
-    for side in (one for one in found if one not in (GO, BARE, WRK)):
-        rows += [
-            row("sent", "events/s", lambda it: it.events_per_second, side, _speed_budget(side, partitions, delay)),
-            row("cost", "µs CPU", lambda it: it.cpu_micros, side, None if side == KNATIVE else _at_most(0.5)),
-            row("peak memory", "MiB", lambda it: it.peak_mib, side, None if side == KNATIVE else _at_most(1.0)),
-            row("start to first event", "s", lambda it: it.start_seconds, side),
-        ]
-        if BARE in found and side != KNATIVE:
+    for side in (BY_KEY, BY_PARTITION):
+        for peer in (one for one in (GO, KNATIVE) if one in found):
+            rows += [
+                row(
+                    "sent",
+                    "events/s",
+                    lambda it: it.events_per_second,
+                    side,
+                    _speed_budget(side, partitions, delay),
+                    peer,
+                ),
+                row("cost", "µs CPU", lambda it: it.cpu_micros, side, _at_most(0.5), peer),
+                row("peak memory", "MiB", lambda it: it.peak_mib, side, _at_most(1.0), peer),
+                row("start to first event", "s", lambda it: it.start_seconds, side, None, peer),
+            ]
+        if BARE in found:
             rows += [
                 row("sent", "events/s", lambda it: it.events_per_second, side, None, BARE),
                 row("cost", "µs CPU", lambda it: it.cpu_micros, side, None, BARE),
@@ -265,7 +273,7 @@ def _at_most(bound: float) -> Budget:
 
 
 def _speed_budget(side: str, partitions: int, delay: int) -> Budget | None:
-    if delay or side == KNATIVE:
+    if delay:
         return None
     bound = 1.5 if side == BY_PARTITION else {1: 4.0, 10: 1.8}.get(partitions)
     return None if bound is None else Budget(bound=bound, at_most=False, of_ratio=True)
