@@ -25,6 +25,7 @@ from .assigned import Assigned
 from .begin import find
 from .config import OutOfRange
 from .pressure import Budget
+from .room import STUCK_SECONDS, Room
 from .starting import Edge
 from .unreadable import is_about_a_record, unreadable
 
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.5
 _POLL_RECORDS: Final = 500
-_STUCK_SECONDS: Final = 0.5
-"""A partition that is full is not asked for more; once nothing of it has ended for so long it is paused, which costs
-what was fetched."""
 _UNREAD_SECONDS: Final = 30.0
 """For so long, with enough in hand and deliveries going on, nothing is read: well below ``max_poll_interval_ms``."""
 _BEGIN_SECONDS: Final = 0.05
@@ -85,10 +83,8 @@ class Intake:
         self._deliveries = deliveries
         self._commits = commits
         self._watchdog = watchdog
-        self._budget = Budget(config.buffer, config.max_ahead)
-        self._full: dict[Assigned, tuple[int, float]] = {}
-        """How many of its records were in hand when we looked, and since when they are so many."""
-        self._room = asyncio.Event()
+        self._room = Room(consumer, Budget(config.buffer, config.max_ahead))
+        self._wanted = asyncio.Event()
         self._goes_on = False
         """Whether a delivery has ended while we waited."""
         self._listens = False
@@ -99,7 +95,7 @@ class Intake:
 
     def assign(self, places: Iterable[Place]) -> None:
         """These partitions are ours, and no others."""
-        self._full.clear()
+        self._room.clear()
         self.partitions = {place: Assigned(place) for place in sorted(places)}
 
     def forget(self) -> None:
@@ -134,9 +130,7 @@ class Intake:
         self._trouble = ""
         self._watchdog.progress(asyncio.get_running_loop().time())
         self._deliveries.take_in(partition, records)
-        assert partition.offsets is not None  # noqa: S101 - as `Deliveries.take_in` says
-        if self._budget.is_full(partition.octets, len(partition.offsets), partitions=len(self.partitions)):
-            self._full[partition] = partition.in_hand, asyncio.get_running_loop().time()
+        self._room.taken(partition, partitions=len(self.partitions))
 
     async def _until_more_is_wanted(self) -> Sequence[Assigned]:
         """Wait while more would only fill memory; and give others their turn. Whom to ask then: none while all are paused.
@@ -147,15 +141,15 @@ class Intake:
         until = loop.time() + _UNREAD_SECONDS
         await asyncio.sleep(0)
         while True:
-            self._pause_full(_STUCK_SECONDS)
+            self._room.pause(STUCK_SECONDS)
             unpaused = [one for one in self.partitions.values() if not one.paused]
             if not unpaused or any(self._wants(one) for one in unpaused):
-                return [one for one in unpaused if one not in self._full and self._deliveries.takes(one)]
+                return [one for one in unpaused if self._deliveries.takes(one) and not self._room.is_full(one)]
             goes_on = await self._until_room()
             if loop.time() >= until:
-                self._pause_full(0)
+                self._room.pause(0)
                 return [one for one in self.partitions.values() if not one.paused]
-            spare = [one for one in unpaused if one not in self._full]
+            spare = [one for one in unpaused if not self._room.is_full(one)]
             if spare and not goes_on:
                 return spare
 
@@ -166,7 +160,7 @@ class Intake:
         self.asked = frozenset(asked)
         named = [TopicPartition(*one.place) for one in asked]
         if len(named) > _NAMED:
-            self._pause_full(0)
+            self._room.pause(0)
             named = []
         elif len(named) == sum(not one.paused for one in self.partitions.values()):
             named = []
@@ -185,52 +179,30 @@ class Intake:
     async def _until_room(self) -> bool:
         """Wait for room, for a moment; whether deliveries go on, so that there will be some."""
         self.asked = frozenset()
-        self._room.clear()
+        self._wanted.clear()
         self._goes_on, self._listens = False, True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_POLL_SECONDS):
-                await self._room.wait()
+                await self._wanted.wait()
         self._listens = False
         return self._goes_on
 
     def _wants(self, partition: Assigned) -> bool:
-        return partition not in self._full and self._deliveries.wants(partition)
+        return self._deliveries.wants(partition) and not self._room.is_full(partition)
 
     def holds_back(self, partition: Assigned) -> bool:
         """Whether it is read no further: for want of room, or because its records are damaged."""
-        return partition.paused or partition in self._full
-
-    def _pause_full(self, after: float) -> None:
-        """Pause what is full and of which nothing has ended for so many seconds."""
-        now = asyncio.get_running_loop().time()
-        for partition, known in self._full.items():
-            if partition.paused or partition.revoked:
-                continue
-            in_hand, since = known if known[0] == partition.in_hand else (partition.in_hand, now)
-            self._full[partition] = in_hand, since
-            if now - since >= after:
-                self._consumer.pause(TopicPartition(*partition.place))
-                partition.paused = True
+        return partition.paused or self._room.is_full(partition)
 
     def on_done(self, partition: Assigned) -> None:
         """A record of ``partition`` is done: there may be room again."""
         self._goes_on = True
-        if partition in self._full:
-            if not self._has_room(partition):
-                return
-            del self._full[partition]
-            if partition.paused and not partition.revoked:
-                partition.paused = False
-                self._consumer.resume(TopicPartition(*partition.place))
+        self._room.ended(partition, partitions=len(self.partitions))
         if self._listens and partition not in self.asked and self._wants(partition):
-            self._room.set()
+            self._wanted.set()
             if self._asking is not None:  # nothing is lost of what it waits for
                 self._asking.reschedule(asyncio.get_running_loop().time())
                 self._asking = None
-
-    def _has_room(self, partition: Assigned) -> bool:
-        ahead = len(partition.offsets) if partition.offsets is not None else 0
-        return self._budget.has_room(partition.octets, ahead, partitions=len(self.partitions))
 
     def _rewind(self) -> None:
         """Read on behind what was taken in.
@@ -272,11 +244,13 @@ class Intake:
 
     def _readable(self) -> list[TopicPartition]:
         here = self.partitions.values()
-        return [TopicPartition(*o.place) for o in here if not (o.paused or o.revoked or o in self._full)]
+        return [TopicPartition(*o.place) for o in here if not (o.revoked or self.holds_back(o))]
 
     def _take_back(self, partition: Assigned) -> None:
         """Ask for it again, that was set aside: a broker's disk may have been damaged, and another be the leader now."""
-        if self.partitions.get(partition.place) is partition and not partition.revoked and partition not in self._full:
+        if self.partitions.get(partition.place) is partition and not (
+            partition.revoked or self._room.is_full(partition)
+        ):
             partition.paused = False
             self._consumer.resume(TopicPartition(*partition.place))
 
@@ -303,7 +277,7 @@ class Intake:
         fresh.begin(start)
         # Before anything is waited for, so that a rebalance finds it and takes it away.
         self.partitions = {**self.partitions, partition.place: fresh}
-        self._full.pop(partition, None)
+        self._room.forget(partition)
         place = TopicPartition(*partition.place)
         self._consumer.seek(place, start)
         self._consumer.resume(place)
