@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.metrics import export as points
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -32,7 +33,7 @@ from wellhead.telemetry import Exporter, Signal, Wanted
 from wellhead.testing import Answer, FakeTransport, LoopClock, RecordingSink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -311,3 +312,28 @@ async def test_a_collector_that_is_away_does_not_keep_the_program_from_ending(
     exports.tracer.start(EVENT, "http://sink/").end("delivered")
     async with asyncio.timeout(IN_TIME):
         await exports.stop()
+
+
+class Stubborn(SpanExporter):
+    """Tries until it is told to end."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.ended.wait()
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self.ended.set()
+
+
+async def test_what_still_tries_when_the_time_is_over_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = Stubborn()
+    monkeypatch.setattr(otel, "_span_exporter", lambda _: exporter)
+    monkeypatch.setattr(otel, "_LAST_EXPORT_SECONDS", 0.05)
+    exports = otel.begin(Wanted(traces=Signal(Exporter.HTTP)), name="a", namespace="", metrics=list)
+    assert exports.tracer is not None
+    exports.tracer.start(EVENT, "http://sink/").end("delivered")
+    await exports.stop()
+    assert await asyncio.to_thread(exporter.ended.wait, IN_TIME)

@@ -99,6 +99,7 @@ class Otel:
         self,
         *,
         provider: TracerProvider | None,
+        span_exporter: SpanExporter | None,
         exporter: points.MetricExporter | None,
         resource: Resource,
         interval: float,
@@ -106,6 +107,7 @@ class Otel:
     ) -> None:
         self.tracer = OtelTracer(provider) if provider is not None else None
         self._provider = provider
+        self._span_exporter = span_exporter
         self._exporter = exporter
         self._resource = resource
         self._metrics = metrics
@@ -118,13 +120,15 @@ class Otel:
         if self._exporting is not None:
             self._exporting.cancel()
             await asyncio.wait((self._exporting,))
+        trying = [exporter for exporter in (self._exporter, self._span_exporter) if exporter is not None]
         with suppress(TimeoutError):  # the collector is away, and the SDK has logged it
             async with asyncio.timeout(_LAST_EXPORT_SECONDS):
                 await self._export()
                 if self._provider is not None:
                     await _in_thread(self._provider.shutdown)
-        if self._exporter is not None:  # not waited for: it ends an export that still tries
-            threading.Thread(target=self._exporter.shutdown, name="end of telemetry", daemon=True).start()
+                    trying = [one for one in trying if one is not self._span_exporter]  # its provider has ended it
+        for exporter in trying:  # not waited for: it ends an export that still tries
+            threading.Thread(target=exporter.shutdown, name="end of telemetry", daemon=True).start()
 
     async def _export_each(self, interval: float) -> None:
         while True:
@@ -148,12 +152,20 @@ def begin(asked: Wanted, *, name: str, namespace: str, metrics: Callable[[], Seq
         own["service.name"] = name
     resource = Resource.create(own)
     exporter = _metric_exporter(asked.metrics) if asked.metrics is not None else None
-    provider = None
+    provider = span_exporter = None
     if asked.traces is not None:
         sampler = ParentBased(TraceIdRatioBased(asked.sampling_rate)) if asked.sampling_rate is not None else None
         provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(_span_exporter(asked.traces)))
-    return Otel(provider=provider, exporter=exporter, resource=resource, interval=asked.interval, metrics=metrics)
+        span_exporter = _span_exporter(asked.traces)
+        provider.add_span_processor(BatchSpanProcessor(span_exporter))
+    return Otel(
+        provider=provider,
+        span_exporter=span_exporter,
+        exporter=exporter,
+        resource=resource,
+        interval=asked.interval,
+        metrics=metrics,
+    )
 
 
 def _span_exporter(signal: Signal) -> SpanExporter:
