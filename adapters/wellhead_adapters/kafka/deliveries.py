@@ -68,14 +68,15 @@ class Deliveries:
 
     def wants(self, partition: Assigned) -> bool:
         """Whether more of this partition would keep deliveries busy, and not only fill memory."""
-        if self._ordering is Ordering.PARTITION:
-            return partition.in_hand < _IN_HAND
-        return self._lanes.ready < self._most
+        return self._has_less(partition, _IN_HAND)
 
     def takes(self, partition: Assigned) -> bool:
         """Whether more of it may come, where more of another is wanted."""
+        return self._has_less(partition, _ENOUGH_IN_HAND)
+
+    def _has_less(self, partition: Assigned, in_hand: int) -> bool:
         if self._ordering is Ordering.PARTITION:
-            return partition.in_hand < _ENOUGH_IN_HAND
+            return partition.in_hand < in_hand
         return self._lanes.ready < self._most
 
     def take_in(self, partition: Assigned, records: Sequence[Record]) -> None:
@@ -190,8 +191,9 @@ class Deliveries:
     def _make_ahead(self, held: Held) -> None:
         """Make the event of a record that waits for the one before it: while that one is on the wire, we are idle."""
         if not self._to_make:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._make)  # in the loop's next turn, as this one ends with writing what was sent
+            asyncio.get_running_loop().call_soon(
+                self._make
+            )  # in the loop's next turn, as this one ends with writing what was sent
         self._to_make.append(held)
 
     def _make(self) -> None:

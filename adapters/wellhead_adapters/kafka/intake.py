@@ -30,7 +30,7 @@ from .starting import Edge
 from .unreadable import is_about_a_record, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .commits import Commits
     from .config import KafkaConfig
@@ -84,12 +84,10 @@ class Intake:
         self._commits = commits
         self._watchdog = watchdog
         self._room = Room(consumer, Budget(config.buffer, config.max_ahead))
-        self._wanted = asyncio.Event()
         self._goes_on = False
         """Whether a delivery has ended while we waited."""
-        self._listens = False
-        """Whether we wait, or ask for less than there is, so that room is to be told of."""
-        self._asking: asyncio.Timeout | None = None
+        self._wake: Callable[[], object] | None = None
+        """To be called, once, when a partition wants more that is not asked: we wait for that, or for what others have."""
         self._unfound = 0
         self._trouble = ""
 
@@ -158,33 +156,35 @@ class Intake:
         if not self.asked.issuperset(asked):
             self._watchdog.began(asyncio.get_running_loop().time())
         self.asked = frozenset(asked)
-        named = [TopicPartition(*one.place) for one in asked]
-        if len(named) > _NAMED:
+        is_all = len(asked) == sum(not one.paused for one in self.partitions.values())
+        if len(asked) > _NAMED and not is_all:
             self._room.pause(0)
-            named = []
-        elif len(named) == sum(not one.paused for one in self.partitions.values()):
-            named = []
-        self._listens = bool(named)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None) as asking:
-                self._asking = asking if named else None
+            is_all = True
+        named = () if is_all else [TopicPartition(*one.place) for one in asked]
+        with contextlib.suppress(TimeoutError):  # nothing is lost of what it waits for
+            async with asyncio.timeout(None) as until_wanted:
+                if not is_all:
+                    self._wake = lambda: until_wanted.reschedule(asyncio.get_running_loop().time())
                 try:
                     return await self._consumer.getmany(
                         *named, timeout_ms=int(_POLL_SECONDS * 1000), max_records=_POLL_RECORDS
                     )
                 finally:
-                    self._asking, self._listens = None, False
+                    self._wake = None
         return {}
 
     async def _until_room(self) -> bool:
         """Wait for room, for a moment; whether deliveries go on, so that there will be some."""
         self.asked = frozenset()
-        self._wanted.clear()
-        self._goes_on, self._listens = False, True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_SECONDS):
-                await self._wanted.wait()
-        self._listens = False
+        self._goes_on = False
+        wanted = asyncio.Event()
+        self._wake = wanted.set
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await wanted.wait()
+        finally:
+            self._wake = None
         return self._goes_on
 
     def _wants(self, partition: Assigned) -> bool:
@@ -192,17 +192,15 @@ class Intake:
 
     def holds_back(self, partition: Assigned) -> bool:
         """Whether it is read no further: for want of room, or because its records are damaged."""
-        return partition.paused or self._room.is_full(partition)
+        return self._room.holds_back(partition)
 
     def on_done(self, partition: Assigned) -> None:
         """A record of ``partition`` is done: there may be room again."""
         self._goes_on = True
         self._room.ended(partition, partitions=len(self.partitions))
-        if self._listens and partition not in self.asked and self._wants(partition):
-            self._wanted.set()
-            if self._asking is not None:  # nothing is lost of what it waits for
-                self._asking.reschedule(asyncio.get_running_loop().time())
-                self._asking = None
+        if self._wake is not None and partition not in self.asked and self._wants(partition):
+            wake, self._wake = self._wake, None
+            wake()
 
     def _rewind(self) -> None:
         """Read on behind what was taken in.
@@ -238,8 +236,7 @@ class Intake:
             _log.error(
                 "records are damaged: their partition is asked for again", extra={**facts, "after": _ASIDE_SECONDS}
             )
-            self._consumer.pause(place)
-            partition.paused = True
+            self._room.set_aside(partition)
             asyncio.get_running_loop().call_later(_ASIDE_SECONDS, self._take_back, partition)
 
     def _readable(self) -> list[TopicPartition]:
@@ -248,11 +245,8 @@ class Intake:
 
     def _take_back(self, partition: Assigned) -> None:
         """Ask for it again, that was set aside: a broker's disk may have been damaged, and another be the leader now."""
-        if self.partitions.get(partition.place) is partition and not (
-            partition.revoked or self._room.is_full(partition)
-        ):
-            partition.paused = False
-            self._consumer.resume(TopicPartition(*partition.place))
+        if self.partitions.get(partition.place) is partition:
+            self._room.take_back(partition)
 
     async def _go_on_elsewhere(self, gone: Mapping[TopicPartition, int]) -> None:
         """The records at these offsets are not there any more: deleted before they were read, or the topic is new."""

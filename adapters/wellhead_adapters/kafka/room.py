@@ -1,4 +1,4 @@
-"""Which partitions are full: they are not asked for more, and paused where that lasts."""
+"""Which partitions are not read on for now: full ones, paused where that lasts, and those that were set aside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUCK_SECONDS: Final = 0.5
 
 
 class Room:
-    """Of the partitions of one consumer, those that are full. One that has room again is resumed at once."""
+    """Of the partitions of one consumer, those that are held back. One that has room again is resumed at once."""
 
     def __init__(self, consumer: Consumer, budget: Budget) -> None:
         self._consumer = consumer
@@ -28,6 +28,10 @@ class Room:
     def is_full(self, partition: Assigned) -> bool:
         """Whether it is to be asked for no more."""
         return partition in self._full
+
+    def holds_back(self, partition: Assigned) -> bool:
+        """Whether it is full, or paused."""
+        return partition.paused or partition in self._full
 
     def taken(self, partition: Assigned, *, partitions: int) -> None:
         """Records of ``partition``, one of so many, were taken in: is it full now?"""
@@ -40,9 +44,8 @@ class Room:
             return
         if self._budget.has_room(partition.octets, _ahead(partition), partitions=partitions):
             del self._full[partition]
-            if partition.paused and not partition.revoked:
-                partition.paused = False
-                self._consumer.resume(TopicPartition(*partition.place))
+            if partition.paused:
+                self.take_back(partition)
 
     def pause(self, after: float) -> None:
         """Pause what is full and of which nothing has ended for so many seconds."""
@@ -53,8 +56,18 @@ class Room:
             in_hand, since = known if known[0] == partition.in_hand else (partition.in_hand, now)
             self._full[partition] = in_hand, since
             if now - since >= after:
-                self._consumer.pause(TopicPartition(*partition.place))
-                partition.paused = True
+                self.set_aside(partition)
+
+    def set_aside(self, partition: Assigned) -> None:
+        """Pause it."""
+        self._consumer.pause(TopicPartition(*partition.place))
+        partition.paused = True
+
+    def take_back(self, partition: Assigned) -> None:
+        """Resume it, unless it is full, or is being taken away."""
+        if not (partition.revoked or partition in self._full):
+            self._consumer.resume(TopicPartition(*partition.place))
+            partition.paused = False
 
     def forget(self, partition: Assigned) -> None:
         """It is another's, or begun anew."""
