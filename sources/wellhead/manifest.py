@@ -17,6 +17,7 @@ from .delivery import Policy, policy_from_spec
 from .errors import ConfigError, Problem
 
 MAX_BYTES: Final = 4 << 20
+STAND_IN: Final = "read-from-the-cluster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +43,14 @@ class Document:
 
 def secret(documents: Iterable[Document], namespace: str, name: str, key: str) -> str | None:
     """What the Secret of this name, among the documents, holds under ``key``; None where there is none."""
-    for document in documents:
-        if (document.kind, document.namespace, document.name) == ("Secret", namespace, name):
-            return stored(document, key)
-    return None
+    found = find_secret(documents, namespace, name)
+    return None if found is None else stored(found, key)
+
+
+def find_secret(documents: Iterable[Document], namespace: str, name: str) -> Document | None:
+    """The Secret of this name, among the documents."""
+    wanted = ("Secret", namespace, name)
+    return next((one for one in documents if (one.kind, one.namespace, one.name) == wanted), None)
 
 
 def stored(document: Document, key: str) -> str | None:
@@ -88,7 +93,7 @@ class SecretKey:
     """The variable that would do in its place, for a person: ``GITLAB_ACCESS_TOKEN``; "" where none would."""
     optional: bool = False
     """Whether it may be missing."""
-    stand_in: str = "read-from-the-cluster"
+    stand_in: str = STAND_IN
     """What has the form of a value and no worth: for who only looks whether the rest is right."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from wellhead.env import Collector
 from wellhead.errors import ConfigError, Problem
-from wellhead.manifest import SecretKey, secret, unknown_fields
+from wellhead.manifest import SecretKey, find_secret, secret, unknown_fields
 
 from .config import GitlabConfig
 
@@ -119,8 +119,7 @@ def _reference(document: Document, name: str, problems: list[Problem]) -> Secret
 
 
 def _is_among(documents: Sequence[Document], reference: SecretKey) -> bool:
-    wanted = ("Secret", reference.namespace, reference.name)
-    return any((one.kind, one.namespace, one.name) == wanted for one in documents)
+    return find_secret(documents, reference.namespace, reference.name) is not None
 
 
 def _is_needed(name: str, environment: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from wellhead.env import Collector
 from wellhead.errors import ConfigError, Problem
-from wellhead.manifest import Collected, SecretKey, secret
+from wellhead.manifest import STAND_IN, Collected, SecretKey, find_secret, secret
 
 from .config import KafkaConfig
 from .net import net_path, net_references, net_variables
@@ -68,7 +68,6 @@ def from_manifest(document: Document, documents: Sequence[Document] = ()) -> Kaf
 
 def missing_secrets(document: Document, documents: Sequence[Document] = ()) -> list[SecretKey]:
     """What ``net`` refers to in Secrets that are not among ``documents``."""
-    there = {one.name for one in documents if (one.kind, one.namespace) == ("Secret", document.namespace)}
     return [
         SecretKey(
             path=reference.path,
@@ -76,10 +75,10 @@ def missing_secrets(document: Document, documents: Sequence[Document] = ()) -> l
             name=reference.name,
             key=reference.key,
             optional=reference.optional,
-            **({"stand_in": _STAND_INS[reference.variable]} if reference.variable in _STAND_INS else {}),
+            stand_in=_STAND_INS.get(reference.variable, STAND_IN),
         )
         for reference in net_references(document.spec.get("net"))
-        if reference.name not in there
+        if find_secret(documents, document.namespace, reference.name) is None
     ]
 
 
