@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
 
 from .errors import InvalidEvent, Problem
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cloudevents.core.v1.event import CloudEvent as SdkEvent
 
+T = TypeVar("T")
 ExtensionValue: TypeAlias = str | bool | int | bytes
 """An extension's value. URIs and timestamps are their text. Integers have 32 bits (CloudEvents 1.0.2, 3.1)."""
 
@@ -301,10 +302,14 @@ def _is_name(name: str) -> bool:
     """Whether an extension may have this name; later events find it among `_names`."""
     if len(name) > _REMEMBERED or any(extension_problems(name, "")):
         return False
-    if len(_names) >= _SOURCES:
-        _names.clear()
-    _names.add(name)
+    _remember(_names, name)
     return True
+
+
+def _remember(found: set[T], valid: T) -> None:
+    if len(found) >= _SOURCES:
+        found.clear()
+    found.add(valid)
 
 
 def _are_valid(source: str, kind: str, datacontenttype: str | None) -> bool:
@@ -312,9 +317,7 @@ def _are_valid(source: str, kind: str, datacontenttype: str | None) -> bool:
     if any((*_origin_problems(source, kind), *_content_problems(datacontenttype, None))):
         return False
     if len(source) + len(kind) + len(datacontenttype or "") <= _REMEMBERED:
-        if len(_valid) >= _SOURCES:
-            _valid.clear()
-        _valid.add((source, kind, datacontenttype))
+        _remember(_valid, (source, kind, datacontenttype))
     return True
 
 

@@ -10,12 +10,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Protocol
 
 from wellhead.errors import DecodeError, InvalidEvent, MalformedEvent
-from wellhead.event import SPEC_ATTRIBUTES, CloudEvent, ExtensionValue, extension_problems, media_type, rfc3339
+from wellhead.event import SPEC_ATTRIBUTES, CloudEvent, ExtensionValue, extension_problems, media_type, rfc3339_of
 from wellhead.http_binding import STRUCTURED, decode_structured
 
 from .keys import KeyType, key_value
@@ -25,7 +24,6 @@ EVENT_TYPE: Final = "dev.knative.kafka.event"
 _CONTENT_TYPE: Final = "content-type"
 _NOT_IN_A_NAME: Final = re.compile("[^a-z0-9]")
 _JSON: Final = json.JSONDecoder(parse_int=str, parse_float=str)  # as numbers, some are an error to Python
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Record(Protocol):
@@ -273,16 +271,7 @@ def _time(milliseconds: int, tally: Tally) -> str | None:
 @lru_cache(maxsize=64)
 def _instant(milliseconds: int) -> str | None:
     """None beyond the year 9999. Remembered, as many records in a row are of one millisecond."""
-    seconds, rest = divmod(milliseconds, 1000)
-    whole = _second(seconds)
-    if whole is None or not rest:
-        return whole and whole + "Z"
-    return f"{whole}.{rest:03}Z" if rest % 10 else f"{whole}.{rest:03}".rstrip("0") + "Z"
-
-
-@lru_cache(maxsize=64)
-def _second(seconds: int) -> str | None:
     try:
-        return rfc3339(_EPOCH + timedelta(seconds=seconds)).removesuffix("Z")
+        return rfc3339_of(milliseconds * 1_000_000)
     except OverflowError:
         return None
