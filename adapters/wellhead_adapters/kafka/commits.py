@@ -52,9 +52,13 @@ class Commits:
                         await self._look_at_position(partition)
             # A deleted topic's would be tried for ever, and with it all others. Yet a broker that has just started may not
             # know a topic that is there.
-            known = [one for one in partitions if self._consumer.partitions_for_topic(one.place[0]) is not None]
-            await self._commit_due(known)
-            await self._commit_due([one for one in partitions if one not in known], seconds=_UNKNOWN_TIMEOUT)
+            topics = {partition.place[0] for partition in partitions}
+            known = {topic for topic in topics if self._consumer.partitions_for_topic(topic) is not None}
+            await self._commit_due([one for one in partitions if one.place[0] in known])
+            if known != topics:
+                await self._commit_due(
+                    [one for one in partitions if one.place[0] not in known], seconds=_UNKNOWN_TIMEOUT
+                )
 
     async def _commit_due(self, partitions: Collection[Assigned], *, seconds: float = TIMEOUT) -> bool:
         """Whether nothing is due any more."""
