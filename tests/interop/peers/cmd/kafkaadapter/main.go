@@ -17,11 +17,14 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/IBM/sarama"
 
 	"wellhead.invalid/peers/internal/peer"
 )
+
+const rebalanceTimeout = 60 * time.Second
 
 func main() {
 	log.SetFlags(0)
@@ -76,7 +79,8 @@ func (h handler) Setup(sarama.ConsumerGroupSession) error   { return nil }
 func (h handler) Cleanup(sarama.ConsumerGroupSession) error { return nil }
 
 // ConsumeClaim runs in a goroutine of its own for each partition. Each record
-// gets another one, so that the end of the session need not wait for it.
+// gets another one, whose end is waited for: beyond the session's end no longer
+// than members may take over a rebalance.
 func (h handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
 	sent := make(chan error)
 	for record := range claim.Messages() {
@@ -86,7 +90,12 @@ func (h handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 		select {
 		case err = <-sent:
 		case <-session.Context().Done():
-			err = <-sent
+			select {
+			case err = <-sent:
+			case <-time.After(rebalanceTimeout):
+				cancel()
+				err = <-sent
+			}
 		}
 		cancel()
 		if err != nil {
